@@ -1,0 +1,264 @@
+"""The test run: ``python3 tests/tools/run.py [lint] [docs] [others] [suite]``.
+
+Uses the standard library only, so that any Python 3.10 to 3.13 with venv can start it. Every step runs also
+when an earlier one failed; the last line counts the tests of all runs, and each failed check as one failure.
+
+- lint: ruff format, ruff, flake8 (layers), mypy on the package; mypy and pyright on ``tests/typing``.
+- docs: the site, with warnings as errors.
+- others: the fast part on every other Python of the machine.
+- suite: everything on this Python, with branch coverage of the installed package.
+
+Tests run against the built wheel, each Python in an environment of its own under ``.venvs/``. An environment
+is made anew when ``pyproject.toml`` or its Python changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pythons import Python, find_pythons, probe
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENTS = ROOT / ".venvs"
+RESULTS = ROOT / ".test-results"
+# No single command of a healthy run comes near this; a hung one must not hold the machine for ever.
+COMMAND_SECONDS = 900
+
+
+class Tally:
+    """What passed and failed so far, over all steps."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failed = 0
+        self.lines: list[str] = []
+
+    def check(self, label: str, ok: bool, seconds: float) -> None:
+        """Note a check that is not a test run; only its failure enters the count."""
+        self.failed += not ok
+        self.lines.append(f"{'ok' if ok else 'FAILED':>8}  {label} ({seconds:.0f} s)")
+
+    def tests(self, label: str, report: Path, status: int, seconds: float) -> None:
+        """Add a test run from its JUnit report; without a report the run itself failed."""
+        if not report.exists():
+            self.check(label, False, seconds)
+            return
+        suite = next(ET.parse(report).getroot().iter("testsuite"))
+        count = {
+            key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")
+        }
+        failed = count["failures"] + count["errors"]
+        passed = count["tests"] - failed - count["skipped"]
+        # pytest's status knows of what the report does not: coverage below the floor, no test found.
+        if status and not failed:
+            failed = 1
+        self.passed += passed
+        self.failed += failed
+        word = "FAILED" if failed else "ok"
+        self.lines.append(
+            f"{word:>8}  {label}: {passed} passed, {failed} failed, {count['skipped']} skipped "
+            f"({seconds:.0f} s)"
+        )
+
+
+def call(command: Sequence[str | Path], **environment: str) -> int:
+    """Print a command, run it in the repository's root, and return its status."""
+    words = [str(word) for word in command]
+    shown = " ".join(word.replace(f"{ROOT}{os.sep}", "") for word in words)
+    print(f"\n== {shown}", flush=True)
+    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment}
+    # A path from outside could lend the tests a package that the wheel does not bring.
+    for name in ("PYTHONPATH", "PYTHONHOME", "PYTEST_ADDOPTS"):
+        env.pop(name, None)
+    try:
+        return subprocess.run(
+            words, cwd=ROOT, env=env, check=False, timeout=COMMAND_SECONDS
+        ).returncode
+    except subprocess.TimeoutExpired:
+        print(f"stopped after {COMMAND_SECONDS} s", flush=True)
+        return 124
+
+
+def require(command: Sequence[str | Path]) -> None:
+    """Run a command that later ones need; end the run when it fails."""
+    if status := call(command):
+        raise SystemExit(f"{command[0]} ended with status {status}; the run cannot go on")
+
+
+def environment(name: str, base: Python, groups: Sequence[str], *packages: str) -> Path:
+    """Make a virtual environment with dependency groups, or find it made; return its Python."""
+    home = ENVIRONMENTS / name
+    stamp = home / "bridges.stamp"
+    wanted = hashlib.sha256(
+        repr((base, groups, packages)).encode() + (ROOT / "pyproject.toml").read_bytes()
+    ).hexdigest()
+    python = home / "bin" / "python"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    shutil.rmtree(home, ignore_errors=True)
+    require([base.path, "-m", "venv", home])
+    # pip learned --group in 25.1; the one that comes with Python is often older.
+    require([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1"])
+    wanted_groups = [word for group in groups for word in ("--group", group)]
+    if wanted_groups or packages:
+        require([python, "-m", "pip", "install", "--quiet", *packages, *wanted_groups])
+    stamp.write_text(wanted)
+    return python
+
+
+def this_python() -> Python:
+    """The interpreter that runs this program."""
+    python = probe(sys.executable)
+    if python is None or python.missing:
+        lacks = ", ".join(python.missing) if python else "a version from 3.10 to 3.13"
+        raise SystemExit(f"{sys.executable} lacks {lacks}")
+    return python
+
+
+def tools() -> Path:
+    """The environment of everything that is not a test: linters, type checkers, Sphinx, build."""
+    return environment("tools", this_python(), ("lint", "docs", "package"))
+
+
+@functools.cache
+def wheel() -> Path:
+    """Build sdist and wheel, the wheel from the sdist; return the wheel."""
+    target = ROOT / "dist"
+    # A leftover build/lib would put deleted modules into the wheel.
+    for leftover in (target, ROOT / "build"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    require([tools(), "-m", "build", "--outdir", target])
+    (built,) = target.glob("*.whl")
+    return built
+
+
+def install_wheel(python: Path) -> None:
+    """Put the wheel into an environment, in place of an earlier build of the same version."""
+    pip = [python, "-m", "pip", "install", "--quiet"]
+    # Twice: the first brings what the wheel requires, the second replaces a wheel of the same version.
+    require([*pip, wheel()])
+    require([*pip, "--force-reinstall", "--no-deps", wheel()])
+
+
+def lint(tally: Tally) -> None:
+    """Check format, habits, layers and types."""
+    python = tools()
+    install_wheel(python)
+    checks: list[tuple[str, list[str | Path]]] = [
+        ("format", ["ruff", "format", "--check", "."]),
+        ("lint", ["ruff", "check", "."]),
+        ("layers", ["flake8", "bridges"]),
+        ("types of the package", ["mypy", "--strict", "bridges"]),
+        # With the wheel's py.typed, as a user's checker sees it.
+        (
+            "types for users, mypy",
+            ["mypy", "--strict", "--config-file", "pyproject.toml", "tests/typing"],
+        ),
+        ("types for users, pyright", ["basedpyright", "--pythonpath", python]),
+    ]
+    for label, (command, *arguments) in checks:
+        started = time.monotonic()
+        status = call([python.parent / command, *arguments])
+        tally.check(label, status == 0, time.monotonic() - started)
+
+
+def docs(tally: Tally) -> None:
+    """Build the site; every warning is an error."""
+    started = time.monotonic()
+    output = ROOT / "docs" / "_build" / "html"
+    status = call([tools(), "-m", "sphinx", "-W", "--keep-going", "-E", "-q", "docs", output])
+    tally.check("docs", status == 0, time.monotonic() - started)
+
+
+def run_tests(tally: Tally, label: str, python: Path, arguments: Sequence[str | Path]) -> None:
+    """Run pytest of an environment against its installed wheel."""
+    RESULTS.mkdir(exist_ok=True)
+    report = RESULTS / f"{re.sub('[^a-z0-9.]+', '-', label.lower())}.xml"
+    report.unlink(missing_ok=True)
+    started = time.monotonic()
+    # The script, not `-m pytest`: that would put the source tree on sys.path before the wheel.
+    status = call(
+        [python.parent / "pytest", f"--junitxml={report}", *arguments],
+        BRIDGES_WHEEL=str(wheel()),
+    )
+    tally.tests(label, report, status, time.monotonic() - started)
+
+
+def others(tally: Tally) -> None:
+    """Run the fast part on every other Python of the machine."""
+    here = this_python()
+    for python in find_pythons():
+        if python.minor == here.minor:
+            continue
+        if python.missing:
+            line = (
+                f" skipped  Python {python.minor}: {python.path} lacks {', '.join(python.missing)}"
+            )
+            print(line)
+            tally.lines.append(line)
+            continue
+        executable = environment(python.minor, python, ("test",))
+        install_wheel(executable)
+        run_tests(
+            tally, f"fast part on Python {python.minor}", executable, ["-q", "-m", "not hosts"]
+        )
+
+
+def lowest(tally: Tally) -> None:
+    """Serve a request where only the wheel and the oldest dependencies it allows are installed."""
+    started = time.monotonic()
+    text = (ROOT / "pyproject.toml").read_text()
+    declared = re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    if declared is None:
+        raise SystemExit("pyproject.toml has no dependencies")
+    oldest = [word.replace(">=", "==") for word in re.findall(r'"([^"]+)"', declared[1])]
+    python = environment("lowest", this_python(), (), *oldest)
+    install_wheel(python)
+    status = call([python, "-I", "tests/tools/smoke.py"])
+    tally.check(f"smoke with {' '.join(oldest)}", status == 0, time.monotonic() - started)
+
+
+def suite(tally: Tally) -> None:
+    """Run everything on this Python, with coverage of the installed package."""
+    lowest(tally)
+    python = environment("suite", this_python(), ("test", "hosts", "coverage"))
+    install_wheel(python)
+    label = f"whole suite on Python {this_python().minor}"
+    run_tests(tally, label, python, ["--cov", "--cov-report=term"])
+
+
+STEPS: dict[str, Callable[[Tally], None]] = {
+    "lint": lint,
+    "docs": docs,
+    "others": others,
+    "suite": suite,
+}
+
+
+def main() -> int:
+    """Run the named steps, or all; return 1 when anything failed."""
+    names = sys.argv[1:] or list(STEPS)
+    if unknown := set(names) - set(STEPS):
+        raise SystemExit(f"unknown step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+    started = time.monotonic()
+    tally = Tally()
+    for name in names:
+        STEPS[name](tally)
+    print(f"\n== summary ({time.monotonic() - started:.0f} s)")
+    print("\n".join(tally.lines))
+    print(f"{tally.passed} passed, {tally.failed} failed", flush=True)
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
