@@ -1,0 +1,1 @@
+"""Benchmarks of `bridges` against its peers: run ``python -m benchmarks`` (``make bench``)."""

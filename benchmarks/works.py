@@ -1,0 +1,225 @@
+"""What is measured: a table of works, each with its contenders, its method and its targets.
+
+Later issues add their works as further entries: a new kind of measurement is a method in
+`measuring`, a new host or adapter a function in `contenders`, and all else is a row here.
+The numbers P1, P2 ... are those of the project's performance plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks import contenders
+from benchmarks.apps import sizes
+from benchmarks.contenders import OURS, Contender
+from benchmarks.measuring import Import, Load, Method, Stream
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A kind of figure: its heading, and whether less of it is better."""
+
+    heading: str
+    less_is_better: bool
+    digits: int = 1
+
+
+METRICS = {
+    "rate": Metric("requests/s", less_is_better=False, digits=0),
+    "cpu_us": Metric("CPU µs/request", less_is_better=True),
+    "seconds": Metric("seconds", less_is_better=True, digits=3),
+    "mb_s": Metric("MB/s", less_is_better=False),
+    "cpu_ms_mb": Metric("CPU ms/MB", less_is_better=True, digits=2),
+    "rss_mb": Metric("peak MB over idle", less_is_better=True),
+    "start_ms": Metric("ms", less_is_better=True),
+    "modules": Metric("modules", less_is_better=True, digits=0),
+    "unwanted": Metric("server modules", less_is_better=True, digits=0),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line of the performance plan.
+
+    Attributes:
+        metric: key of `METRICS`.
+        how: ``ratio`` is ours against the other's, more being better whatever the metric;
+            ``excess`` is ours minus the other's; ``value`` is ours alone.
+        bound: the least ratio, or the most of an excess or value.
+        other: name of the contender compared with; empty for a value.
+        subject: the contender that has to reach it.
+    """
+
+    metric: str
+    how: Literal["ratio", "excess", "value"]
+    bound: float
+    other: str = ""
+    subject: str = OURS
+
+    def reached(self, value: float) -> bool:
+        """Tell whether a median is within the bound."""
+        return value >= self.bound if self.how == "ratio" else value <= self.bound
+
+    def sentence(self) -> str:
+        """Say the target in words."""
+        heading = METRICS[self.metric].heading
+        if self.how == "ratio":
+            return f"{heading}: at least {self.bound:g} × better than {self.other}"
+        if self.how == "excess":
+            return f"{heading}: at most {self.bound:g} above {self.other}"
+        return f"{heading}: at most {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One comparison: contenders that do the same thing, measured in turn, round by round.
+
+    Attributes:
+        plan: number in the performance plan, as typed on the command line; works may share it.
+        name: unique, short.
+        chart: key of the metric that the chart draws.
+        subject: the contender that ratios are taken for.
+    """
+
+    plan: str
+    name: str
+    title: str
+    method: Method
+    contenders: tuple[Contender, ...]
+    targets: tuple[Target, ...]
+    chart: str
+    subject: str = OURS
+
+
+A2WSGI = "a2wsgi on uvicorn"
+ASGIREF = "asgiref on uvicorn"
+NATIVE = "native ASGI on uvicorn"
+GTHREAD = "gunicorn gthread"
+GRANIAN = "granian"
+BARE = "pass"
+IMPORT = "import bridges"
+
+PLAIN = "benchmarks.apps.wsgi"
+TWIN = "benchmarks.apps.asgi"
+FLASK = "benchmarks.apps.flask_wsgi:app"
+
+SERVER_MODULES = (
+    "bridges.server",
+    "bridges.gunicorn",
+    "uvicorn",
+    "gunicorn",
+    "hypercorn",
+    "granian",
+    "daphne",
+    "httptools",
+    "uvloop",
+    "h11",
+    "wsproto",
+)
+
+WORKS: tuple[Work, ...] = (
+    Work(
+        plan="p1",
+        name="p1-hello",
+        title="Hello from a bare WSGI app on uvicorn",
+        method=Load(),
+        contenders=(
+            contenders.bridges(f"{PLAIN}:hello"),
+            contenders.a2wsgi(f"{PLAIN}:hello"),
+            contenders.asgiref(f"{PLAIN}:hello"),
+            contenders.native_asgi(f"{TWIN}:hello"),
+        ),
+        targets=(
+            Target("cpu_us", "ratio", 3.5, A2WSGI),
+            Target("cpu_us", "ratio", 9.0, ASGIREF),
+            Target("cpu_us", "excess", 30.0, NATIVE),
+        ),
+        chart="cpu_us",
+    ),
+    Work(
+        plan="p2",
+        name="p2-flask",
+        title="Hello from Flask",
+        method=Load(),
+        contenders=(
+            contenders.bridges(FLASK),
+            contenders.a2wsgi(FLASK),
+            contenders.gthread(FLASK),
+            contenders.granian(FLASK),
+        ),
+        targets=(
+            Target("cpu_us", "ratio", 2.7, A2WSGI),
+            Target("cpu_us", "ratio", 2.0, GTHREAD),
+            Target("cpu_us", "ratio", 1.0, GRANIAN),
+        ),
+        chart="cpu_us",
+    ),
+    Work(
+        plan="p3",
+        name="p3-chunks",
+        title="100,000 chunks of 72 bytes, one client",
+        method=Stream(sizes.SMALL_BYTES),
+        contenders=(
+            contenders.bridges(f"{PLAIN}:chunks"),
+            contenders.a2wsgi(f"{PLAIN}:chunks"),
+            contenders.gthread(f"{PLAIN}:chunks"),
+            contenders.native_asgi(f"{TWIN}:chunks"),
+        ),
+        targets=(
+            Target("mb_s", "ratio", 40.0, A2WSGI),
+            Target("mb_s", "ratio", 3.0, GTHREAD),
+        ),
+        chart="seconds",
+    ),
+    Work(
+        plan="p4",
+        name="p4-download",
+        title="200 MB down in chunks of 64 KiB, one client",
+        method=Stream(sizes.DOWNLOAD_BYTES),
+        contenders=(
+            contenders.bridges(f"{PLAIN}:download"),
+            contenders.a2wsgi(f"{PLAIN}:download"),
+            contenders.native_asgi(f"{TWIN}:download"),
+        ),
+        targets=(
+            Target("mb_s", "ratio", 0.9, NATIVE),
+            Target("rss_mb", "value", 16.0),
+        ),
+        chart="seconds",
+    ),
+    Work(
+        plan="p4",
+        name="p4-upload",
+        title="300 MB up, read 64 KiB at a time, one client",
+        method=Stream(sizes.UPLOAD_BYTES, upload=True),
+        contenders=(
+            contenders.bridges(f"{PLAIN}:upload"),
+            contenders.a2wsgi(f"{PLAIN}:upload"),
+            contenders.native_asgi(f"{TWIN}:upload"),
+        ),
+        targets=(
+            Target("mb_s", "ratio", 0.9, NATIVE),
+            Target("rss_mb", "value", 16.0),
+        ),
+        chart="seconds",
+    ),
+    Work(
+        plan="p12",
+        name="p12-import",
+        title="A fresh interpreter that imports bridges and ends",
+        method=Import(SERVER_MODULES),
+        contenders=(
+            contenders.statement(IMPORT),
+            contenders.statement(BARE),
+            contenders.statement("import asgiref.wsgi"),
+            contenders.statement("import a2wsgi"),
+        ),
+        targets=(
+            Target("start_ms", "excess", 40.0, BARE, subject=IMPORT),
+            Target("unwanted", "value", 0.0, subject=IMPORT),
+        ),
+        chart="start_ms",
+        subject=IMPORT,
+    ),
+)
