@@ -1,0 +1,1 @@
+"""What the host tests stand on: the hosts, their processes, raw clients, and the table."""

@@ -1,0 +1,107 @@
+"""The hosts of the matrix: how each is started, and what each is known to be unable to do.
+
+A limit belongs to a host, names the one check it concerns, and carries the reason that
+the table shows. The check still runs: it must fail, and with the words of ``sign``. A
+host that starts to behave fails the run, so that the limit is taken out.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Host:
+    """One ASGI server in one configuration."""
+
+    name: str
+    distribution: str
+    command: tuple[str, ...]
+    http2: bool = False
+    # False: the host never speaks the lifespan protocol, so no shutdown reaches the adapter.
+    lifespan: bool = True
+
+    def argv(self, target: str, port: int, certificate: tuple[str, str] | None) -> list[str]:
+        """Give the command line that serves ``target`` on ``port`` of 127.0.0.1."""
+        certfile, keyfile = certificate or ("", "")
+        values = {"target": target, "port": port, "certfile": certfile, "keyfile": keyfile}
+        return [sys.executable, "-m", *(part.format(**values) for part in self.command)]
+
+
+def _uvicorn(loop: str, http: str) -> Host:
+    return Host(
+        f"uvicorn-{loop}-{http}",
+        "uvicorn",
+        ("uvicorn", "{target}", "--host", "127.0.0.1", "--port", "{port}", "--loop", loop)
+        + ("--http", http, "--no-access-log", "--timeout-graceful-shutdown", "3"),
+    )
+
+
+def _hypercorn(loop: str, http2: bool) -> Host:
+    # HTTP/2 goes over TLS with ALPN, as browsers do it; HTTP/1.1 in clear text.
+    secure = ("--certfile", "{certfile}", "--keyfile", "{keyfile}") if http2 else ()
+    return Host(
+        f"hypercorn-{loop}-{'h2' if http2 else 'h1'}",
+        "hypercorn",
+        ("hypercorn", "-k", loop, "-w", "0", "-b", "127.0.0.1:{port}", "--graceful-timeout", "3")
+        + (*secure, "{target}"),
+        http2=http2,
+    )
+
+
+HOSTS = (
+    *(_uvicorn(loop, http) for loop in ("asyncio", "uvloop") for http in ("h11", "httptools")),
+    *(_hypercorn(loop, http2) for loop in ("asyncio", "uvloop", "trio") for http2 in (False, True)),
+    Host("daphne", "daphne", ("daphne", "-b", "127.0.0.1", "-p", "{port}", "{target}"), lifespan=False),
+    Host(
+        "granian",
+        "granian",
+        ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}")
+        + ("--workers", "1", "--workers-kill-timeout", "3", "{target}"),
+    ),
+    Host(
+        "gunicorn-asgi",
+        "gunicorn",
+        ("gunicorn", "-k", "asgi", "-w", "1", "-b", "127.0.0.1:{port}", "--graceful-timeout", "3")
+        + ("--no-control-socket", "{target}"),
+    ),
+)
+
+# Column of the table -> the object that the host imports.
+APPS = {
+    "wsgiref.validate": "probe:validated",
+    "werkzeug lint": "probe:linted",
+    "Flask": "flask_app:app",
+    "Django": "djangosite.asgi:app",
+    "Pyramid": "pyramid_app:app",
+    "Bottle": "bottle_app:app",
+    "Falcon": "falcon_app:app",
+    "in Starlette": "starlette_app:app",
+    "in FastAPI": "fastapi_app:app",
+    "in Litestar": "litestar_app:app",
+    "in Quart": "quart_app:app",
+}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Something a host cannot do, whatever runs on it."""
+
+    hosts: str
+    check: str
+    sign: str
+    reason: str
+    apps: str = ".*"
+
+    def concerns(self, host: str, app: str, check: str) -> bool:
+        """Say whether this limit speaks of ``check`` (a test's id without its cell)."""
+        return bool(
+            re.fullmatch(self.hosts, host)
+            and re.fullmatch(self.apps, app)
+            and re.fullmatch(self.check, check)
+        )
+
+
+LIMITS: tuple[Limit, ...] = ()

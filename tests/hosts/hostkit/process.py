@@ -1,0 +1,166 @@
+"""One host process: a free port, a readiness request, a log file, a bounded stop."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import os
+import signal
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import bridges
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from .hosts import APPS, Host
+
+APPS_DIRECTORY = Path(__file__).parent.parent / "apps"
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+CLIENT_SECONDS = 15.0
+
+
+def make_certificate(directory: Path) -> tuple[str, str]:
+    """Write a throwaway self-signed certificate for 127.0.0.1; give its two file names."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certfile, keyfile = directory / "cert.pem", directory / "key.pem"
+    certfile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    keyfile.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return str(certfile), str(keyfile)
+
+
+def child_environment(state: Path) -> dict[str, str]:
+    """Give a host's environment: our apps on the path, the tested ``bridges``, its own state."""
+    # The copy of bridges under test, wherever it was installed: not the tree we stand in.
+    package_root = Path(bridges.__file__).resolve().parent.parent
+    return {
+        **{name: value for name, value in os.environ.items() if name != "SCRIPT_NAME"},
+        "PYTHONPATH": os.pathsep.join([str(APPS_DIRECTORY), str(package_root)]),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
+        "HOSTS_STATE": str(state),
+    }
+
+
+class Server:
+    """A running (host, app) pair and a client for it."""
+
+    def __init__(self, host: Host, app: str, state: Path, certificate: tuple[str, str]) -> None:
+        self.host = host
+        self.app = app
+        self.state = state
+        self.log_path = state / "log.txt"
+        self.certificate = certificate if host.http2 else None
+        self.port = 0
+        self.context: ssl.SSLContext | None = None
+        if self.certificate:
+            self.context = ssl.create_default_context(cafile=self.certificate[0])
+            self.context.set_alpn_protocols(["h2"])
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client: httpx.Client | None = None
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.host.http2 else "http"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start the process and wait until it answers; a lost race for the port is retried."""
+        for _ in range(3):
+            self._spawn()
+            if self._ready():
+                return
+            self.stop()
+        raise AssertionError(f"{self.host.name} does not serve {self.app}:\n{self.log}")
+
+    def new_client(self, **options: object) -> httpx.Client:
+        """Open a client with connections of its own."""
+        return httpx.Client(
+            base_url=f"{self.scheme}://127.0.0.1:{self.port}",
+            http1=not self.host.http2,
+            http2=self.host.http2,
+            verify=self.context if self.context else False,
+            timeout=CLIENT_SECONDS,
+            trust_env=False,
+            **options,  # type: ignore[arg-type]  # httpx.Client's own options
+        )
+
+    def stop(self) -> int:
+        """Ask the process to stop, kill it when it does not; give its exit code."""
+        if self.client:
+            self.client.close()
+            self.client = None
+        assert self.process
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
+        finally:
+            # What is left of the group that this harness made: workers of a killed master.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _spawn(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        argv = self.host.argv(APPS[self.app], self.port, self.certificate)
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=child_environment(self.state),
+                cwd=self.state,
+                start_new_session=True,
+            )
+        self.client = self.new_client()
+
+    def _ready(self) -> bool:
+        assert self.process and self.client
+        give_up = datetime.datetime.now() + datetime.timedelta(seconds=START_SECONDS)
+        while datetime.datetime.now() < give_up:
+            try:
+                self.client.get("/")
+            except httpx.TransportError:
+                # Waiting for the exit that must not come is the pause between two attempts.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(0.03)
+                    return False
+            else:
+                return self.process.poll() is None
+        return False

@@ -1,0 +1,228 @@
+"""A client whose every byte the test decides: HTTP/1.1 by h11, HTTP/2 by h2, over one socket.
+
+Both classes speak of one exchange: ``start`` sends the head, ``send`` a piece of the body,
+``head`` and ``read`` give the answer as it comes, ``leave`` goes away without a word.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from types import TracebackType
+
+import h2.config
+import h2.connection
+import h2.events
+import h11
+
+from .process import CLIENT_SECONDS, Server
+
+READ_BYTES = 65536
+Headers = list[tuple[bytes, bytes]]
+
+
+class Gone(Exception):
+    """The server closed or reset where more was to come."""
+
+
+class Exchange:
+    """One connection, one request on it."""
+
+    def __init__(self, server: Server, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(CLIENT_SECONDS)
+        self.socket.connect(("127.0.0.1", server.port))
+        if server.context:
+            self.socket = server.context.wrap_socket(self.socket, server_hostname="127.0.0.1")
+        self.authority = f"127.0.0.1:{server.port}".encode()
+        self.scheme = server.scheme.encode()
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.socket.close()
+
+    def start(self, method: bytes, target: bytes, headers: Headers, end: bool = False) -> None:
+        raise NotImplementedError
+
+    def send(self, data: bytes, end: bool = False) -> None:
+        raise NotImplementedError
+
+    def head(self) -> tuple[int, dict[bytes, bytes]]:
+        """Wait for the final head; give its status and its fields."""
+        raise NotImplementedError
+
+    def read(self) -> bytes:
+        """Wait for a piece of the body; b"" at its proper end, Gone when it is cut."""
+        raise NotImplementedError
+
+    def read_until(self, mark: bytes) -> bytes:
+        """Read pieces until ``mark`` has come."""
+        seen = b""
+        while mark not in seen:
+            piece = self.read()
+            if not piece:
+                raise Gone(f"ended before {mark!r}: {seen[-200:]!r}")
+            seen += piece
+        return seen
+
+    def leave(self, way: str) -> None:
+        """Go away: by an orderly close ("fin") or a reset ("rst") of the connection."""
+        if way == "rst":
+            linger = struct.pack("ii", 1, 0)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        # A TLS object says nothing on close(); the peer sees the transport end, as intended.
+        self.socket.close()
+
+
+class Exchange1(Exchange):
+    """An exchange in HTTP/1.1."""
+
+    def __init__(self, server: Server, receive_buffer: int | None = None) -> None:
+        super().__init__(server, receive_buffer)
+        self.protocol = h11.Connection(h11.CLIENT)
+        self.informational: list[int] = []
+
+    def start(self, method: bytes, target: bytes, headers: Headers, end: bool = False) -> None:
+        fields = [(b"host", self.authority), *headers]
+        request = h11.Request(method=method, target=target, headers=fields)
+        self.socket.sendall(self.protocol.send(request) or b"")
+        if end:
+            self.send(b"", end=True)
+
+    def send(self, data: bytes, end: bool = False) -> None:
+        out = self.protocol.send(h11.Data(data=data)) or b"" if data else b""
+        if end:
+            out += self.protocol.send(h11.EndOfMessage()) or b""
+        self.socket.sendall(out)
+
+    def next_event(self) -> h11.Event | type[h11.PAUSED]:
+        while True:
+            try:
+                event = self.protocol.next_event()
+            except h11.RemoteProtocolError as error:
+                raise Gone(str(error)) from error
+            if event is not h11.NEED_DATA:
+                return event
+            try:
+                self.protocol.receive_data(self.socket.recv(READ_BYTES))
+            except ConnectionError as error:
+                raise Gone(str(error)) from error
+
+    def head(self) -> tuple[int, dict[bytes, bytes]]:
+        while isinstance(event := self.next_event(), h11.InformationalResponse):
+            self.informational.append(event.status_code)
+        if not isinstance(event, h11.Response):
+            raise Gone(f"no head but {event!r}")
+        return event.status_code, dict(event.headers)
+
+    def read(self) -> bytes:
+        while True:
+            event = self.next_event()
+            if isinstance(event, h11.Data):
+                if event.data:
+                    return bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return b""
+            else:
+                raise Gone(f"cut: {event!r}")
+
+
+class Exchange2(Exchange):
+    """An exchange in HTTP/2, the only stream of its connection."""
+
+    STREAM = 1
+
+    def __init__(self, server: Server, receive_buffer: int | None = None) -> None:
+        super().__init__(server, receive_buffer)
+        self.protocol = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding=None)
+        )
+        self.protocol.initiate_connection()
+        self.flush()
+        self.events: list[h2.events.Event] = []
+
+    def flush(self) -> None:
+        self.socket.sendall(self.protocol.data_to_send())
+
+    def next_event(self) -> h2.events.Event:
+        while not self.events:
+            try:
+                data = self.socket.recv(READ_BYTES)
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                raise Gone(str(error)) from error
+            if not data:
+                raise Gone("connection closed")
+            self.events = self.protocol.receive_data(data)
+            self.flush()
+        return self.events.pop(0)
+
+    def start(self, method: bytes, target: bytes, headers: Headers, end: bool = False) -> None:
+        pseudo = [(b":method", method), (b":path", target), (b":authority", self.authority)]
+        fields = [*pseudo, (b":scheme", self.scheme), *headers]
+        self.protocol.send_headers(self.STREAM, fields, end_stream=end)
+        self.flush()
+
+    def send(self, data: bytes, end: bool = False) -> None:
+        while data:
+            window = self.protocol.local_flow_control_window(self.STREAM)
+            size = min(window, self.protocol.max_outbound_frame_size, len(data))
+            if size:
+                self.protocol.send_data(self.STREAM, data[:size])
+                data = data[size:]
+                self.flush()
+            else:
+                event = self.next_event()
+                if isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated):
+                    raise Gone(repr(event))
+        if end:
+            self.protocol.end_stream(self.STREAM)
+            self.flush()
+
+    def head(self) -> tuple[int, dict[bytes, bytes]]:
+        while True:
+            event = self.next_event()
+            if isinstance(event, h2.events.ResponseReceived):
+                fields = {bytes(name): bytes(value) for name, value in event.headers or ()}
+                return int(fields[b":status"]), fields
+            if isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated):
+                raise Gone(repr(event))
+
+    def read(self) -> bytes:
+        while True:
+            event = self.next_event()
+            if isinstance(event, h2.events.DataReceived):
+                self.protocol.acknowledge_received_data(
+                    event.flow_controlled_length or 0, self.STREAM
+                )
+                self.flush()
+                if event.data:
+                    return bytes(event.data)
+            elif isinstance(event, h2.events.StreamEnded):
+                return b""
+            elif isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated):
+                raise Gone(repr(event))
+
+    def leave(self, way: str) -> None:
+        """Also "cancel": reset the stream, and keep the connection until the test ends."""
+        if way != "cancel":
+            super().leave(way)
+            return
+        self.protocol.reset_stream(self.STREAM, error_code=8)
+        self.flush()
+
+
+def exchange(server: Server, receive_buffer: int | None = None) -> Exchange:
+    """Open an exchange in the version of HTTP that the host is tested with."""
+    kind = Exchange2 if server.host.http2 else Exchange1
+    return kind(server, receive_buffer)
