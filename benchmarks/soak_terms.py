@@ -1,0 +1,16 @@
+"""What the soak's app and its clients agree on; importing it costs a server nothing."""
+
+from __future__ import annotations
+
+HELLO = b"hello from the probe"
+BLOCK = bytes(range(256)) * 64
+"""16 KiB whose bytes differ, so that a shifted or repeated piece would be seen."""
+
+STREAM_PARTS = 24
+LIST_PARTS = 64
+"""64 blocks of 16 KiB: a 1 MB list."""
+
+EVENT_COUNT = 20
+EVENT_SECONDS = 0.01
+
+MEETING_SECONDS = 30.0
