@@ -1,0 +1,231 @@
+"""Waking an event loop from threads: what differs between asyncio (uvloop included) and trio, kept in one place.
+
+Guarantees:
+
+- ``Gate.ring`` may be called from any thread, never blocks, and makes its callback run once on the loop, after
+  the callbacks rung before it by the same thread.
+- Rings are coalesced: while the loop has not answered one, further ones cost an append and no wake-up.
+- A loop that is closed is an error at the ring (``CrossingError``), never a hang.
+- A ``Signal`` that was set before anybody waits is not lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio.lowlevel
+from anyio._core._eventloop import threadlocals as anyio_thread
+from asgiref.sync import SyncToAsync
+
+from ..errors import CrossingError
+
+if TYPE_CHECKING:
+    import trio
+
+
+class Gate(ABC):
+    """The door into one running event loop."""
+
+    def __init__(self) -> None:
+        self._calls: deque[Callable[[], object]] = deque()
+        self._rung = False
+        self._token = anyio.lowlevel.current_token()
+
+    def ring(self, callback: Callable[[], object]) -> None:
+        """Have the loop call ``callback`` soon; from any thread, without waiting.
+
+        Raises:
+            CrossingError: the loop has ended.
+        """
+        # Without a lock: a ring that reads True came before `_answer` set it False, so that `_answer` has yet to
+        # drain the deque and will find the callback; one ring too many is harmless.
+        self._calls.append(callback)
+        if not self._rung:
+            self._rung = True
+            self._wake(self._answer)
+
+    def _answer(self) -> None:
+        self._rung = False
+        calls = self._calls
+        while calls:
+            calls.popleft()()
+
+    @abstractmethod
+    def _wake(self, callback: Callable[[], object]) -> None:
+        """Run ``callback`` on the loop; from any thread."""
+
+    @abstractmethod
+    def signal(self) -> Signal:
+        """Make a signal for a task of this loop; on the loop."""
+
+    @abstractmethod
+    def runs_here(self) -> bool:
+        """Whether the calling thread is running this loop."""
+
+    def adopt_thread(self) -> None:
+        """Make this loop the one that ``async_to_sync`` and ``anyio.from_thread.run`` find in this thread.
+
+        Neither library has a public way to say so for threads that it did not start.
+        """
+        anyio_thread.current_token = self._token
+
+
+class Signal(ABC):
+    """A wake-up for one waiting task: set on the loop, reset by the wait that it ends."""
+
+    @abstractmethod
+    def set(self) -> None:
+        """Wake the task that waits, or let the next wait pass; on the loop."""
+
+    @abstractmethod
+    async def wait(self) -> None:
+        """Wait until set."""
+
+
+class AsyncioGate(Gate):
+    """The door into an asyncio loop, uvloop's among them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def _wake(self, callback: Callable[[], object]) -> None:
+        try:
+            self.loop.call_soon_threadsafe(callback)
+        except RuntimeError as error:
+            raise CrossingError("the event loop of this request has been closed") from error
+
+    def signal(self) -> Signal:
+        return _AsyncioSignal(self.loop)
+
+    def runs_here(self) -> bool:
+        return asyncio._get_running_loop() is self.loop
+
+    def adopt_thread(self) -> None:
+        super().adopt_thread()
+        SyncToAsync.threadlocal.main_event_loop = self.loop
+        SyncToAsync.threadlocal.main_event_loop_pid = os.getpid()
+
+
+class _AsyncioSignal(Signal):
+    """A future made only when somebody has to wait; ``asyncio.Event`` costs a multiple."""
+
+    __slots__ = ("_future", "_is_set", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_set = False
+        self._future: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        self._is_set = True
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    async def wait(self) -> None:
+        if not self._is_set:
+            self._future = self._loop.create_future()
+            try:
+                await self._future
+            finally:
+                self._future = None
+        self._is_set = False
+
+
+class TrioGate(Gate):
+    """The door into a trio run."""
+
+    def __init__(self) -> None:
+        import trio
+
+        super().__init__()
+        self.token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
+        self._run_finished: type[Exception] = trio.RunFinishedError
+        self._make_event: type[trio.Event] = trio.Event
+
+    def _wake(self, callback: Callable[[], object]) -> None:
+        try:
+            self.token.run_sync_soon(callback)
+        except self._run_finished as error:
+            raise CrossingError("the trio run of this request has ended") from error
+
+    def signal(self) -> Signal:
+        return _TrioSignal(self._make_event)
+
+    def runs_here(self) -> bool:
+        return _in_trio() and _trio_token() is self.token
+
+    def adopt_thread(self) -> None:
+        from trio._threads import PARENT_TASK_DATA
+
+        super().adopt_thread()
+        SyncToAsync.threadlocal.main_event_loop = None  # asgiref knows asyncio only
+        PARENT_TASK_DATA.token = self.token
+        # The calls run beside the request, not inside its task, which is busy with the response.
+        PARENT_TASK_DATA.abandon_on_cancel = True
+
+
+class _TrioSignal(Signal):
+    __slots__ = ("_event", "_make_event")
+
+    def __init__(self, make_event: type[trio.Event]) -> None:
+        self._make_event = make_event
+        self._event = make_event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = self._make_event()
+
+
+_here = threading.local()
+
+
+def current_gate() -> Gate:
+    """Give the gate of the running loop; one is kept for each thread's latest loop.
+
+    Raises:
+        CrossingError: no asyncio or trio task is running here.
+    """
+    if _in_trio():
+        trio_gate: TrioGate | None = getattr(_here, "trio_gate", None)
+        if trio_gate is None or trio_gate.token is not _trio_token():
+            trio_gate = _here.trio_gate = TrioGate()
+        return trio_gate
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        raise CrossingError(
+            "bridges runs on asyncio, uvloop and trio: no task of these is running here"
+        )
+    gate: AsyncioGate | None = getattr(_here, "asyncio_gate", None)
+    if gate is None or gate.loop is not loop:
+        gate = _here.asyncio_gate = AsyncioGate(loop)
+    return gate
+
+
+def adopt(gate: Gate) -> None:
+    """Make ``gate`` the calling thread's, once for as long as its requests come from the same loop."""
+    if getattr(_here, "adopted", None) is not gate:
+        gate.adopt_thread()
+        _here.adopted = gate
+
+
+def _in_trio() -> bool:
+    # Asked first: trio's guest mode runs inside an asyncio loop, never the other way round.
+    trio: Any = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_task())
+
+
+def _trio_token() -> object:
+    trio: Any = sys.modules["trio"]
+    return trio.lowlevel.current_trio_token()

@@ -1,0 +1,280 @@
+"""The two pipes: bounded channels with one producer and one consumer, one end in a thread, the other in a loop.
+
+Guarantees, of both:
+
+- Items arrive once, in order; the consumer takes all that is there at once.
+- The consumer is woken only if it has seen everything so far (coalesced wake-ups), and a wake-up is never lost.
+- The producer runs ahead by at most ``limit`` bytes, or by one item where that alone is larger. Bytes count until
+  the consumer comes back for more, which says that it is done with those it took.
+- ``end`` and ``fail`` reach the consumer after all items before them.
+- ``close`` by the consumer of ``ThreadToLoop`` reaches the producer at its next ``put``, or in the one that it is
+  waiting in, as the exception that was given; items not taken are dropped.
+- Every wait ends when the other side ends its part; nobody waits for a side that is gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from ..errors import CrossingError
+from .gates import Gate
+
+Item = TypeVar("Item")
+
+
+class ThreadToLoop(Generic[Item]):
+    """A pipe whose producer is a thread and whose consumer is a task."""
+
+    __slots__ = (
+        "_closed",
+        "_ended",
+        "_gate",
+        "_items",
+        "_limit",
+        "_lock",
+        "_room",
+        "_signal",
+        "_starving",
+        "_taken_weight",
+        "_waiting_producer",
+        "_weight",
+        "failure",
+    )
+
+    def __init__(self, gate: Gate, limit: int) -> None:
+        """Make a pipe; on the loop.
+
+        Args:
+            gate: of the loop that consumes.
+            limit: bytes that may be under way.
+        """
+        self._gate = gate
+        self._signal = gate.signal()
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._items: list[Item] = []
+        self._weight = 0
+        self._taken_weight = 0
+        self._starving = True
+        self._ended = False
+        self._closed: BaseException | None = None
+        self._waiting_producer = False
+        self._room: threading.Lock | None = None
+        self.failure: BaseException | None = None
+
+    # The producer's end: one thread.
+
+    def put(self, item: Item, weight: int = 0) -> None:
+        """Append an item, waiting for room if the pipe is full.
+
+        Args:
+            item: what the consumer gets.
+            weight: its size in bytes; an item without weight never waits.
+
+        Raises:
+            BaseException: the one that the consumer closed the pipe with.
+        """
+        with self._lock:
+            if self._closed is not None:
+                raise self._closed
+            if not weight or not self._weight or self._weight + weight <= self._limit:
+                self._items.append(item)
+                self._weight += weight
+                starving, self._starving = self._starving, False
+            else:
+                starving = self._wait_for_room(item, weight)
+        if starving:
+            self._gate.ring(self._signal.set)
+
+    def put_last(self, items: list[Item]) -> None:
+        """Append the last items, all at once and without waiting, and end the pipe."""
+        with self._lock:
+            if self._closed is not None:
+                raise self._closed
+            self._items += items
+            self._ended = True
+            starving, self._starving = self._starving, False
+        if starving:
+            self._gate.ring(self._signal.set)
+
+    def drain(self) -> None:
+        """Wait until the consumer has taken everything and come back for more.
+
+        Raises:
+            BaseException: the one that the consumer closed the pipe with.
+        """
+        with self._lock:
+            while (self._items or not self._starving) and self._closed is None:
+                self._wait()
+            if self._closed is not None:
+                raise self._closed
+
+    def end(self) -> None:
+        """End the pipe; the consumer gets what is in it first. Harmless once the consumer has closed it."""
+        self._finish(None)
+
+    def fail(self, failure: BaseException) -> None:
+        """End the pipe with an exception for the consumer, after the items before it."""
+        self._finish(failure)
+
+    def _finish(self, failure: BaseException | None) -> None:
+        with self._lock:
+            self.failure = failure
+            self._ended = True
+            starving, self._starving = self._starving, False
+        if starving:
+            self._gate.ring(self._signal.set)
+
+    def _wait_for_room(self, item: Item, weight: int) -> bool:
+        while self._weight and self._weight + weight > self._limit:
+            self._wait()
+            if self._closed is not None:
+                raise self._closed
+        self._items.append(item)
+        self._weight += weight
+        starving, self._starving = self._starving, False
+        return starving
+
+    def _wait(self) -> None:
+        """Let go of the pipe until the consumer has come by; holding its lock before and after."""
+        if self._gate.runs_here():
+            raise CrossingError(
+                "the event loop would wait for itself: write the response in a thread, not from async code"
+            )
+        if self._room is None:
+            self._room = threading.Lock()
+            self._room.acquire()
+        self._waiting_producer = True
+        self._lock.release()
+        try:
+            self._room.acquire()
+        finally:
+            self._lock.acquire()
+
+    # The consumer's end: one task.
+
+    @property
+    def ended(self) -> bool:
+        """True once the producer has ended the pipe; items may be left in it."""
+        return self._ended
+
+    @property
+    def closed(self) -> BaseException | None:
+        """What the consumer closed the pipe with, if it did."""
+        return self._closed
+
+    async def take(self) -> tuple[list[Item], bool]:
+        """Take all items, waiting for one or for the end.
+
+        Returns:
+            The items in order, and whether they are the last; then ``failure`` says how it ended. A pipe that
+            was closed gives no items and is not at its end before the producer says so.
+        """
+        while True:
+            with self._lock:
+                if self._taken_weight:
+                    self._weight -= self._taken_weight
+                items, self._items = self._items, []
+                self._taken_weight = self._weight
+                ended = self._ended
+                if not items and not ended:
+                    self._starving = True
+                self._let_producer_on()
+            if items or ended:
+                return items, ended
+            await self._signal.wait()
+
+    def close(self, reason: BaseException) -> None:
+        """Refuse everything from now on; from any thread."""
+        with self._lock:
+            if self._closed is None:
+                self._closed = reason
+                self._items = []
+                self._let_producer_on()
+
+    def _let_producer_on(self) -> None:
+        if self._waiting_producer and self._room is not None:
+            self._waiting_producer = False
+            self._room.release()
+
+
+class LoopToThread:
+    """A byte pipe whose producer is a task and whose consumer is a thread."""
+
+    def __init__(self, gate: Gate, limit: int, begun: Iterable[bytes] = ()) -> None:
+        """Make a pipe; on the loop.
+
+        Args:
+            gate: of the loop that produces.
+            limit: bytes that may be under way.
+            begun: chunks that are in it already.
+        """
+        self._gate = gate
+        self._limit = limit
+        self._room = gate.signal()
+        self._condition = threading.Condition()
+        self._chunks = deque(begun)
+        self._weight = sum(map(len, self._chunks))
+        self._full = False
+        self._ended = False
+        self._failure: BaseException | None = None
+
+    # The producer's end: one task.
+
+    async def put(self, chunk: bytes) -> None:
+        """Append a chunk, then wait until the pipe has room for more."""
+        with self._condition:
+            self._chunks.append(chunk)
+            self._weight += len(chunk)
+            self._full = full = self._weight >= self._limit
+            self._condition.notify()
+        while full:
+            await self._room.wait()
+            with self._condition:
+                self._full = full = self._weight >= self._limit
+
+    def end(self) -> None:
+        """Say that no more bytes come; on the loop."""
+        with self._condition:
+            self._ended = True
+            self._condition.notify()
+
+    def fail(self, failure: BaseException) -> None:
+        """Say that the bytes end early; the consumer gets those before it, then the exception at each read."""
+        with self._condition:
+            if not self._ended:
+                self._ended = True
+                self._failure = failure
+                self._condition.notify()
+
+    # The consumer's end: one thread.
+
+    def take(self) -> bytes:
+        """Take the next chunk, waiting for one; ``b""`` at the end, again and again.
+
+        Raises:
+            BaseException: the one that the producer failed with.
+        """
+        with self._condition:
+            while not self._chunks and not self._ended:
+                if self._gate.runs_here():
+                    raise CrossingError(
+                        "the event loop would wait for itself: read the request body in a thread, before or"
+                        " outside async code"
+                    )
+                self._condition.wait()
+            if not self._chunks:
+                if self._failure is not None:
+                    raise self._failure
+                return b""
+            chunk = self._chunks.popleft()
+            self._weight -= len(chunk)
+            ring = self._full and self._weight < self._limit
+            if ring:
+                self._full = False
+        if ring:
+            self._gate.ring(self._room.set)
+        return chunk

@@ -1,0 +1,208 @@
+"""Header fields, both ways: ASGI pairs of bytes to CGI variables, and WSGI pairs of ``str`` to ASGI pairs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias
+
+from ..errors import ApplicationProtocolError, PeerProtocolError
+from ..typing import Environ, RawHeaders
+
+HeaderPolicy: TypeAlias = Literal["drop", "refuse", "keep"]
+HEADER_POLICIES: Final = ("drop", "refuse", "keep")
+
+MAX_REPETITIONS: Final = 100
+"""Most fields of one name in a request: joining them without a limit was CVE-2025-14550 in a peer."""
+
+# Meaningful for one connection only: the host server writes its own (RFC 9110 section 7.6.1; PEP 3333
+# "Other HTTP Features" forbids applications to send them).
+_HOP_BY_HOP: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+)
+
+_SINGLE: Final = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
+_COOKIE: Final = "HTTP_COOKIE"
+_TRANSFER_ENCODING: Final = "HTTP_TRANSFER_ENCODING"
+
+# RFC 9110 section 5.6.2: token.
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FORBIDDEN_IN_VALUE: Final = re.compile("[\x00\r\n]")
+
+_PEP_HEADERS: Final = 'PEP 3333 "The start_response() Callable"'
+
+# Names repeat from request to request; both caches are bounded because clients and applications choose them.
+_CACHE_LIMIT: Final = 1024
+_variables: dict[bytes, str] = {}
+_names: dict[str, bytes] = {}
+
+
+def variable_from_name(name: bytes) -> str | None:
+    """Give the CGI variable of a request header.
+
+    Args:
+        name: as received, in any case.
+
+    Returns:
+        ``"HTTP_ACCEPT"`` for ``b"accept"``, without the prefix for the two names that CGI sets apart, or
+        ``None`` for ``proxy``, which would become the variable that HTTP clients read their proxy from.
+
+    Source:
+        RFC 3875 section 4.1.18; CVE-2016-5385 ("httpoxy") for ``proxy``.
+    """
+    upper = name.decode("latin-1").upper().replace("-", "_")
+    if upper == "PROXY":
+        return None
+    if upper in ("CONTENT_LENGTH", "CONTENT_TYPE") and b"_" not in name:
+        return upper
+    return "HTTP_" + upper
+
+
+def add_request_headers(
+    environ: Environ, headers: Iterable[tuple[bytes, bytes]], policy: HeaderPolicy
+) -> bool:
+    """Add request headers to an environ, in time linear in their number.
+
+    Repeated fields are joined: cookies with ``"; "``, others with ``","``. Equal repetitions of Host,
+    Content-Type and Content-Length are folded.
+
+    Args:
+        environ: gets the CGI variables, as native strings of latin-1 code points.
+        headers: pairs of name (any case) and value; read once.
+        policy: what becomes of names with an underscore, which collide with hyphens in the environ:
+            ``"drop"`` them, ``"refuse"`` the request, or ``"keep"`` them (joined with their hyphen twins).
+
+    Returns:
+        Whether the body came with a Transfer-Encoding. The server has undone it, so that the field is not
+        passed on, and neither is a Content-Length beside it.
+
+    Raises:
+        PeerProtocolError: differing repetitions of a field that must be single, more than ``MAX_REPETITIONS``
+            of one name, an invalid Content-Length, or an underscore under ``"refuse"``; hint 400.
+
+    Source:
+        RFC 9110 section 5.3 (combining), RFC 6265 section 5.4 with RFC 9113 section 8.2.3 (cookies),
+        RFC 9112 section 6.3 (Content-Length; Transfer-Encoding overrides it).
+    """
+    repeated: dict[str, list[str]] = {}
+    for name, value in headers:
+        variable = _variables.get(name) or _variable_under_policy(name, policy)
+        if variable is None:
+            continue
+        text = value.decode("latin-1")
+        if variable not in environ:
+            environ[variable] = text
+        elif variable in repeated:
+            repeated[variable].append(text)
+        else:
+            repeated[variable] = [environ[variable], text]
+    for variable, values in repeated.items():
+        environ[variable] = _joined(variable, values)
+    if _TRANSFER_ENCODING not in environ:
+        return False
+    del environ[_TRANSFER_ENCODING]
+    environ.pop("CONTENT_LENGTH", None)
+    return True
+
+
+def length_from_text(text: str) -> int:
+    """Read the value of a Content-Length field.
+
+    Raises:
+        PeerProtocolError: not a number of bytes (RFC 9110 section 8.6); hint 400.
+    """
+    if not (text.isascii() and text.isdigit()) or len(text) > 19:
+        raise PeerProtocolError(
+            f"Content-Length is not a number of bytes: {_excerpt(text)}", "RFC 9110 section 8.6"
+        )
+    return int(text)
+
+
+def raw_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> RawHeaders:
+    """Translate the headers given to ``start_response`` into ASGI headers.
+
+    Names become lower case, values lose surrounding blanks, repeated fields stay apart and in order.
+    Hop-by-hop fields are kept; see ``split_hop_by_hop``.
+
+    Raises:
+        ApplicationProtocolError: not pairs of ``str``, a name that is no token, a value with CR, LF or NUL or
+            with characters outside latin-1.
+
+    Source:
+        PEP 3333 "The start_response() Callable" and "A Note On String Types"; RFC 9110 section 5.
+    """
+    raw: RawHeaders = []
+    try:
+        for name, value in headers:
+            raw_name = _names.get(name) or _checked_name(name)
+            if _FORBIDDEN_IN_VALUE.search(value):
+                raise ApplicationProtocolError(
+                    f"value of response header {name!r} contains CR, LF or NUL: {_excerpt(value)}",
+                    _PEP_HEADERS,
+                )
+            raw.append((raw_name, value.strip(" \t").encode("latin-1")))
+    except UnicodeEncodeError as error:
+        raise ApplicationProtocolError(
+            f"response header {_excerpt(error.object)} has characters outside latin-1: encode them first"
+            " (RFC 8187 for parameters, percent-encoding for URLs)",
+            'PEP 3333 "Unicode Issues"',
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ApplicationProtocolError(
+            f"response headers must be a list of (name, value) tuples of str, got {_excerpt(headers)}",
+            _PEP_HEADERS,
+        ) from error
+    return raw
+
+
+def split_hop_by_hop(headers: RawHeaders) -> tuple[RawHeaders, list[str]]:
+    """Part the fields that an application may send from the hop-by-hop ones, named for a warning."""
+    refused = [name.decode("ascii") for name, _ in headers if name in _HOP_BY_HOP]
+    if not refused:
+        return headers, refused
+    return [field for field in headers if field[0] not in _HOP_BY_HOP], refused
+
+
+def _variable_under_policy(name: bytes, policy: HeaderPolicy) -> str | None:
+    if b"_" in name:
+        if policy == "refuse":
+            raise PeerProtocolError(f"header name with an underscore: {_excerpt(name)}")
+        return variable_from_name(name) if policy == "keep" else None
+    variable = variable_from_name(name)
+    if variable is not None and len(_variables) < _CACHE_LIMIT and len(name) <= 64:
+        _variables[name] = variable
+    return variable
+
+
+def _joined(variable: str, values: list[str]) -> str:
+    if len(values) > MAX_REPETITIONS:
+        raise PeerProtocolError(
+            f"more than {MAX_REPETITIONS} request header fields of one name ({variable})"
+        )
+    if variable in _SINGLE:
+        if len(set(values)) > 1:
+            raise PeerProtocolError(
+                f"{len(values)} differing request header fields for {variable}, which must be single",
+                "RFC 9110 section 5.3",
+            )
+        return values[0]
+    return ("; " if variable == _COOKIE else ",").join(values)
+
+
+def _checked_name(name: str) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError(name)
+    raw = name.encode("latin-1")
+    if not _TOKEN.fullmatch(raw):
+        raise ApplicationProtocolError(
+            f"response header name is not a token: {_excerpt(name)}", "RFC 9110 section 5.6.2"
+        )
+    raw = raw.lower()
+    if len(_names) < _CACHE_LIMIT:
+        _names[name] = raw
+    return raw
+
+
+def _excerpt(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

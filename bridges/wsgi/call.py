@@ -1,0 +1,286 @@
+"""One call of a WSGI application, in a thread: ``start_response``, ``write``, iteration, ``close``.
+
+What is to be sent goes into a pipe as ASGI messages, bare chunks of the body, and a few notes; the loop's side
+(``exchange``) joins the chunks and sends. Everything here runs in one thread and one context.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from typing import Any, Final, TypeAlias
+
+from ..crossing.gates import Gate, adopt
+from ..crossing.pipes import ThreadToLoop
+from ..errors import ApplicationError, ClientDisconnected, CrossingError, PoolClosed
+from ..translate.headers import raw_headers_from_wsgi
+from ..translate.start_response import ResponseState
+from ..typing import Environ, ExcInfo, Message, WSGIApplication
+from .files import FileWrapper, file_message
+
+_log = logging.getLogger("bridges.adapters")
+
+_TRAILERS: Final = "http.response.trailers"
+_EARLY_HINT: Final = "http.response.early_hint"
+
+
+class Note(enum.Enum):
+    """What the thread has to say besides messages."""
+
+    END_OF_BODY = enum.auto()
+    WANT_BODY = enum.auto()
+    WATCH_CLIENT = enum.auto()
+
+
+Item: TypeAlias = "bytes | Message | Note"
+
+
+class Call:
+    """A job for the pool: runs the application and puts its response into ``pipe``."""
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        app_name: str,
+        environ: Environ,
+        pipe: ThreadToLoop[Item],
+        gate: Gate,
+        context: Context,
+    ) -> None:
+        """Prepare a call; on the loop.
+
+        Args:
+            app: the application.
+            app_name: what errors and warnings call it.
+            environ: complete but for what this call adds.
+            pipe: takes the response.
+            gate: of the loop that asked.
+            context: covers the call, the iteration and ``close``.
+        """
+        self._app = app
+        self._app_name = app_name
+        self._environ = environ
+        self._pipe = pipe
+        self._gate = gate
+        self._context = context
+        self._state = ResponseState(environ["REQUEST_METHOD"] == "HEAD", app_name)
+        self._extensions: dict[str, Any] = environ["asgi.scope"].get("extensions") or {}
+        self._trailers: Callable[[], Iterable[tuple[str, str]]] | None = None
+        self._body_ended = False
+        self._watching = False
+        self.nobody_waits = False
+        environ["bridges.client_disconnected"] = self.client_disconnected
+        if _EARLY_HINT in self._extensions:
+            environ["wsgi.early_hints"] = self.early_hints
+        if _TRAILERS in self._extensions:
+            environ["bridges.trailers"] = self.set_trailers
+
+    def run(self) -> None:
+        """Run the application to its end; in a thread. What it raises ends the pipe."""
+        adopt(self._gate)
+        failure: BaseException | None = None
+        try:
+            self._context.run(self._respond)
+        except BaseException as error:
+            failure = self._failure_for_loop(error)
+        try:
+            if failure is not None and self.nobody_waits:
+                _log.error(
+                    "%s failed after its request had ended", self._app_name, exc_info=failure
+                )
+            if failure is None:
+                self._pipe.end()
+            else:
+                self._pipe.fail(failure)
+        except CrossingError:
+            _log.debug("the event loop ended before %s did", self._app_name)
+        finally:
+            # The exception holds this frame, and the frame would hold the exception.
+            del failure
+
+    def abandon(self) -> None:
+        """Learn that the pool was shut down before the call began."""
+        try:
+            self._pipe.fail(PoolClosed("the server is shutting down"))
+        except CrossingError:
+            _log.debug("the event loop ended before a queued request of %s began", self._app_name)
+
+    # What the application may call.
+
+    def start_response(
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: ExcInfo | None = None,
+        /,
+    ) -> Callable[[bytes], object]:
+        """Take the head of the response (PEP 3333 "The start_response() Callable")."""
+        self._state.start(status, headers, exc_info)
+        if self._state.dropped_headers:
+            _log.warning(
+                "%s sent hop-by-hop headers, which are the server's: dropped %s",
+                self._app_name,
+                ", ".join(self._state.dropped_headers),
+            )
+        return self.write
+
+    def write(self, data: bytes, /) -> None:
+        """Send a piece of the body (PEP 3333 "The write() Callable")."""
+        body = self._state.feed(data)
+        self._send_head()
+        if body:
+            self._pipe.put(body, len(body))
+        self._note_surplus()
+
+    def early_hints(self, headers: Iterable[tuple[str, str]], /) -> None:
+        """Send the Link headers among ``headers`` ahead of the response (RFC 8297); before its head only."""
+        if self._state.head_taken:
+            raise self._state.error(
+                "sent early hints after the response had begun", "RFC 8297 section 2"
+            )
+        links = [value for name, value in raw_headers_from_wsgi(headers) if name == b"link"]
+        if links:
+            self._pipe.put({"type": _EARLY_HINT, "links": links})
+
+    def set_trailers(self, callback: Callable[[], Iterable[tuple[str, str]]], /) -> None:
+        """Have ``callback`` called after the body, for header fields that follow it; before the head only.
+
+        Raises:
+            ApplicationProtocolError: the head has left without announcing trailers.
+        """
+        if self._state.head_taken:
+            raise self._state.error(
+                "asked for trailers after the response had begun", 'ASGI extensions "HTTP Trailers"'
+            )
+        self._trailers = callback
+
+    def client_disconnected(self) -> bool:
+        """Tell whether the client is known to have left; the first call begins to watch for it."""
+        if not self._watching:
+            self._watching = True
+            if self._pipe.closed is None:
+                self._pipe.put(Note.WATCH_CLIENT)
+        return self._pipe.closed is not None
+
+    # The response.
+
+    def _respond(self) -> None:
+        result = self._app(self._environ, self.start_response)
+        try:
+            if type(result) is list or type(result) is tuple:
+                self._send_whole(result)
+            elif type(result) is FileWrapper:
+                self._send_file(result)
+            else:
+                self._send_chunks(result)
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+
+    def _send_whole(self, chunks: list[bytes] | tuple[bytes, ...]) -> None:
+        """Hand over a body that exists in full: it costs no more memory than it has, and frees the thread."""
+        state = self._state
+        if not state.status:
+            state.take_head()  # raises
+        length = None if state.head_taken else _total_length(chunks)
+        items: list[Item] = []
+        if not state.head_taken:
+            items.append(state.take_head(length, trailers=self._trailers is not None))
+        for chunk in chunks:
+            body = state.feed(chunk)
+            if body:
+                items.append(body)
+        self._note_surplus()
+        if state.remaining:
+            for item in items:
+                self._pipe.put(item)
+            state.finish()
+        if not self._body_ended:
+            items.append(Note.END_OF_BODY)
+        items += self._trailer_messages()
+        self._pipe.put_last(items)
+
+    def _send_file(self, wrapper: FileWrapper) -> None:
+        """Let the server send the file where it can; the file stays open until it has."""
+        state = self._state
+        plan = None
+        if state.status and state.body_allowed and not state.head_taken and self._trailers is None:
+            plan = file_message(wrapper.filelike, self._extensions, state.remaining)
+        if plan is None:
+            self._send_chunks(wrapper)
+            return
+        message, length = plan
+        self._pipe.put(state.take_head(length))
+        self._pipe.put(message)
+        self._pipe.drain()
+
+    def _send_chunks(self, iterable: Iterable[bytes]) -> None:
+        state, put = self._state, self._pipe.put
+        # Where no body may follow a head that is known, there is nothing to ask the application for.
+        iterator = iter(() if state.status and not state.body_allowed else iterable)
+        for chunk in iterator:
+            body = state.feed(chunk)
+            if not chunk:
+                continue
+            self._send_head()
+            if not state.body_allowed:
+                break
+            if body:
+                put(body, len(body))
+            if state.plain:
+                for plain_chunk in iterator:  # the hot loop of streams: nothing is left to decide
+                    body = plain_chunk if type(plain_chunk) is bytes else state.feed(plain_chunk)
+                    if body:
+                        put(body, len(body))
+            elif state.surplus:
+                break
+            elif state.remaining == 0:
+                self._end_body()
+        self._note_surplus()
+        self._send_head()
+        state.finish()
+        self._end_body()
+        for message in self._trailer_messages():
+            put(message)
+
+    def _send_head(self) -> None:
+        if not self._state.head_taken:
+            self._pipe.put(self._state.take_head(trailers=self._trailers is not None))
+
+    def _end_body(self) -> None:
+        if not self._body_ended:
+            self._body_ended = True
+            self._pipe.put(Note.END_OF_BODY)
+
+    def _trailer_messages(self) -> list[Item]:
+        if self._trailers is None:
+            return []
+        return [{"type": _TRAILERS, "headers": raw_headers_from_wsgi(self._trailers())}]
+
+    def _note_surplus(self) -> None:
+        if self._state.surplus:
+            self._state.surplus = False
+            _log.warning("%s sent more bytes than its Content-Length: cut", self._app_name)
+
+    def _failure_for_loop(self, error: BaseException) -> BaseException | None:
+        """Choose what the server is told: nothing of a client that left, nothing that would stop the server."""
+        if isinstance(error, ClientDisconnected) and (self._pipe.closed is not None):
+            return None
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            return error
+        wrapped = ApplicationError(f"{self._app_name} raised {type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        return wrapped
+
+
+def _total_length(chunks: Iterable[object]) -> int | None:
+    """Add up the body; None where a chunk is not bytes, which is refused later by name."""
+    total = 0
+    for chunk in chunks:
+        if not isinstance(chunk, bytes):
+            return None
+        total += len(chunk)
+    return total

@@ -1,0 +1,237 @@
+"""The loop's side of one request: what the server receives goes to the thread, what the thread says is sent.
+
+A request begins in the simple way: one hand-over to a thread, one back, one task. Only when it lasts (it waits for a
+thread, streams its response, wants its body, or asks whether the client is still there) does a second task listen
+to ``receive``, which is called from one place only and never by two tasks at once.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import Final
+
+import anyio
+
+from ..crossing.gates import current_gate
+from ..crossing.pipes import ThreadToLoop
+from ..crossing.pool import ThreadPool, Ticket
+from ..errors import ClientDisconnected, PeerProtocolError, PoolSaturated
+from ..typing import Environ, Receive, Send, WSGIApplication
+from .body import BodyMeter, StreamedBody
+from .call import Call, Item, Note
+
+# How long a streamed response or a queued request goes on before somebody listens for the client's leaving:
+# most are over by then, and a listener costs more than they do.
+_LISTEN_AFTER_SECONDS: Final = 0.05
+_LISTEN_AFTER_BATCHES: Final = 4
+
+# Chunks that have piled up leave as one message, up to this size.
+_JOIN_BYTES: Final = 262_144
+
+
+class Exchange:
+    """One request between the server's task and a thread of the pool."""
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        app_name: str,
+        environ: Environ,
+        receive: Receive,
+        send: Send,
+        buffer_bytes: int,
+    ) -> None:
+        """Prepare an exchange; on the loop.
+
+        Args:
+            app: the application.
+            app_name: what errors call it.
+            environ: complete but for ``wsgi.input`` where the body is to be streamed.
+            receive: of the server.
+            send: of the server.
+            buffer_bytes: bytes that may be under way, each way.
+        """
+        self._receive = receive
+        self._send = send
+        self._buffer_bytes = buffer_bytes
+        self._gate = gate = current_gate()
+        self._pipe: ThreadToLoop[Item] = ThreadToLoop(gate, buffer_bytes)
+        self._call = Call(app, app_name, environ, self._pipe, gate, copy_context())
+        self._body: StreamedBody | None = None
+        self._response_complete = False
+        self._refusal: PeerProtocolError | None = None
+        self._listener_failure: BaseException | None = None
+        self.head_sent = False
+
+    def stream_body(self, environ: Environ, begun: list[bytes], meter: BodyMeter) -> None:
+        """Give the application a body that is received while it reads.
+
+        Args:
+            environ: gets ``wsgi.input``.
+            begun: chunks that were received already.
+            meter: has counted those.
+        """
+        pipe = self._pipe
+        self._body = StreamedBody(
+            self._gate, self._buffer_bytes, begun, meter, lambda: pipe.put(Note.WANT_BODY)
+        )
+        environ["wsgi.input"] = self._body.reader()
+
+    async def run(self, pool: ThreadPool) -> None:
+        """Run the application in a thread of ``pool`` and send its response.
+
+        Raises:
+            BaseException: what the application raised, or what ``send`` or ``receive`` did.
+            PeerProtocolError: the request must be refused, and nothing was sent yet.
+            CrossingError: the pool takes no more requests.
+        """
+        ticket, free = pool.submit(self._call)
+        over = False
+        try:
+            if not await self._answer_briefly(free):
+                await self._converse(pool, ticket, queued=not free)
+            over = True
+        finally:
+            if not over:
+                self._call.nobody_waits = True
+                self._close("the server ended this request")
+                pool.withdraw(ticket)
+        if self._refusal is not None and not self.head_sent:
+            raise self._refusal
+        failure = self._pipe.failure or self._listener_failure
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # or the exception and this frame would hold each other
+
+    async def _answer_briefly(self, free: bool) -> bool:
+        """Send what comes soon; tells whether that was the whole response, so that nobody needs to listen."""
+        batches = 0
+        while True:
+            if self._response_complete or (free and not batches):
+                items, ended = await self._pipe.take()
+            else:
+                taken = None
+                with anyio.move_on_after(_LISTEN_AFTER_SECONDS):
+                    taken = await self._pipe.take()
+                if taken is None:
+                    return False
+                items, ended = taken
+            wants_listener = await self._forward(items)
+            if ended:
+                return True
+            batches += 1
+            if wants_listener or batches == _LISTEN_AFTER_BATCHES:
+                return False
+
+    async def _converse(self, pool: ThreadPool, ticket: Ticket, queued: bool) -> None:
+        """Send what comes and listen to ``receive`` meanwhile."""
+        failure: BaseException | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen, pool, ticket)
+            if queued and pool.queue_seconds is not None:
+                tasks.start_soon(self._expire, pool, ticket, pool.queue_seconds)
+            try:
+                ended = False
+                while not ended:
+                    if self.head_sent:
+                        self._want_body()
+                    items, ended = await self._pipe.take()
+                    await self._forward(items)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:
+                failure = (
+                    error  # raised outside the task group, which would wrap it in an ExceptionGroup
+                )
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
+
+    async def _forward(self, items: list[Item]) -> bool:
+        """Send a batch, joining neighbouring chunks; tells whether it asks for a listener."""
+        if self._pipe.closed is not None:
+            return False
+        send = self._send
+        wants_listener = False
+        chunks: list[bytes] = []
+        size = 0
+        for item in items:
+            if isinstance(item, bytes):
+                if size and size + len(item) > _JOIN_BYTES:
+                    await self._send_body(chunks, True)
+                    chunks, size = [], 0
+                chunks.append(item)
+                size += len(item)
+            elif item is Note.END_OF_BODY:
+                await self._send_body(chunks, False)
+                self._response_complete = True
+                chunks, size = [], 0
+            elif isinstance(item, Note):
+                wants_listener = True
+                if item is Note.WANT_BODY:
+                    self._want_body()
+            else:
+                if chunks:
+                    await self._send_body(chunks, True)
+                    chunks, size = [], 0
+                if item["type"] == "http.response.start":
+                    self.head_sent = True
+                await send(item)
+        if chunks:
+            await self._send_body(chunks, True)
+        return wants_listener
+
+    async def _send_body(self, chunks: list[bytes], more_body: bool) -> None:
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        await self._send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+    def _want_body(self) -> None:
+        if self._body is not None:
+            self._body.want()
+
+    async def _listen(self, pool: ThreadPool, ticket: Ticket) -> None:
+        """Receive the body, then the client's leaving; the only caller of ``receive`` once the call has begun."""
+        try:
+            if self._body is not None:
+                await self._body.pump(self._receive)
+            # After the body there is nothing but the disconnect to come (ASGI HTTP 2.5 "Disconnect").
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._leave(pool, ticket, "the client left")
+        except ClientDisconnected as error:
+            self._leave(pool, ticket, str(error))
+        except PeerProtocolError as refusal:
+            self._refuse(refusal)
+        except Exception as error:
+            self._listener_failure = error
+            self._leave(pool, ticket, "receive() of the server failed")
+
+    def _leave(self, pool: ThreadPool, ticket: Ticket, reason: str) -> None:
+        """Tell the thread that the client has left; a call that has not begun never will."""
+        self._close(reason)
+        if pool.withdraw(ticket):
+            self._pipe.end()
+
+    def _close(self, reason: str) -> None:
+        self._pipe.close(ClientDisconnected(reason))
+        if self._body is not None:
+            self._body.fail(ClientDisconnected(reason))
+
+    def _refuse(self, refusal: PeerProtocolError) -> None:
+        """Cut the body short; where nothing was sent yet the client is told so by its status."""
+        self._refusal = refusal
+        if self._body is not None:
+            self._body.fail(ClientDisconnected(str(refusal)))
+        if not self.head_sent:
+            self._pipe.close(ClientDisconnected(str(refusal)))
+
+    async def _expire(self, pool: ThreadPool, ticket: Ticket, seconds: float) -> None:
+        """Give up a request that waits for a thread for too long."""
+        await anyio.sleep(max(0.0, seconds - _LISTEN_AFTER_SECONDS))
+        if pool.withdraw(ticket):
+            self._pipe.fail(PoolSaturated(f"no thread became free within {seconds} seconds"))

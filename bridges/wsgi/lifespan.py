@@ -1,0 +1,117 @@
+"""Answering lifespan for a WSGI application, which has none: hooks before the first and after the last request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Final
+
+import anyio.to_thread
+
+from ..crossing.gates import Gate, adopt, current_gate
+from ..crossing.pipes import ThreadToLoop
+from ..crossing.pool import ThreadPool
+from ..errors import PoolClosed, ServerProtocolError
+from ..typing import Receive, Send
+
+_log = logging.getLogger("bridges.adapters")
+
+_CLAUSE: Final = "ASGI lifespan specification 2.0"
+
+Hook = Callable[[], object]
+
+
+async def answer_lifespan(
+    receive: Receive,
+    send: Send,
+    pool: ThreadPool,
+    *,
+    startup: Hook | None,
+    shutdown: Hook | None,
+    end_pool: bool,
+) -> None:
+    """Answer the lifespan messages of a server, running hooks in a thread of the pool.
+
+    Args:
+        receive: of the server.
+        send: of the server.
+        pool: runs the hooks.
+        startup: called before the first request; what it raises stops the server.
+        shutdown: called after the last request.
+        end_pool: whether the pool is shut down at the end, waiting at most its ``shutdown_seconds``.
+
+    Source:
+        ASGI lifespan specification 2.0.
+    """
+    message = await receive()
+    if message["type"] != "lifespan.startup":
+        raise ServerProtocolError(
+            f"expected lifespan.startup, got {message['type']!r:.80}", _CLAUSE
+        )
+    if not await _answer("startup", startup, pool, send):
+        return
+    message = await receive()
+    if message["type"] != "lifespan.shutdown":
+        raise ServerProtocolError(
+            f"expected lifespan.shutdown, got {message['type']!r:.80}", _CLAUSE
+        )
+    completed = await _run_hook("shutdown", shutdown, pool)
+    if end_pool and not await anyio.to_thread.run_sync(pool.shutdown, abandon_on_cancel=True):
+        _log.warning(
+            "%d threads of pool %r are still busy after %g seconds: leaving them",
+            pool.snapshot().threads,
+            pool.name,
+            pool.shutdown_seconds,
+        )
+    await _say("shutdown", completed, send)
+
+
+async def _answer(phase: str, hook: Hook | None, pool: ThreadPool, send: Send) -> bool:
+    failure = await _run_hook(phase, hook, pool)
+    await _say(phase, failure, send)
+    return failure is None
+
+
+async def _say(phase: str, failure: BaseException | None, send: Send) -> None:
+    if failure is None:
+        await send({"type": f"lifespan.{phase}.complete"})
+    else:
+        await send(
+            {"type": f"lifespan.{phase}.failed", "message": f"{type(failure).__name__}: {failure}"}
+        )
+
+
+async def _run_hook(phase: str, hook: Hook | None, pool: ThreadPool) -> BaseException | None:
+    """Run a hook in a thread of the pool; gives what it raised, which is logged."""
+    if hook is None:
+        return None
+    gate = current_gate()
+    pipe: ThreadToLoop[None] = ThreadToLoop(gate, 1)
+    pool.submit(_HookCall(hook, pipe, gate, copy_context()))
+    await pipe.take()
+    if pipe.failure is not None:
+        _log.error("the %s hook failed", phase, exc_info=pipe.failure)
+    return pipe.failure
+
+
+class _HookCall:
+    """A job that calls a hook."""
+
+    def __init__(self, hook: Hook, pipe: ThreadToLoop[None], gate: Gate, context: Context) -> None:
+        self._hook = hook
+        self._pipe = pipe
+        self._gate = gate
+        self._context = context
+
+    def run(self) -> None:
+        adopt(self._gate)
+        try:
+            self._context.run(self._hook)
+        except BaseException as error:
+            self._pipe.fail(error)
+        else:
+            self._pipe.end()
+
+    def abandon(self) -> None:
+        self._pipe.fail(PoolClosed("the pool was shut down before the hook ran"))

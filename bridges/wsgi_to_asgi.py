@@ -1,0 +1,277 @@
+"""``WSGIToASGI``: a WSGI application as an ASGI application."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TextIO
+
+from .crossing.pool import ThreadPool
+from .errors import (
+    ClientDisconnected,
+    PeerProtocolError,
+    PoolClosed,
+    PoolSaturated,
+    ServerProtocolError,
+)
+from .translate.environ import environ_from_scope
+from .translate.headers import HEADER_POLICIES, HeaderPolicy
+from .typing import Environ, Receive, Scope, Send, WSGIApplication
+from .wsgi.body import BodyMeter, collect
+from .wsgi.exchange import Exchange
+from .wsgi.files import FileWrapper
+from .wsgi.lifespan import answer_lifespan
+
+_SMALL_BODY_BYTES: Final = 65_536
+_RETRY_AFTER_SECONDS: Final = 1
+
+_making_pool = threading.Lock()
+
+
+class WSGIToASGI:
+    """Run a WSGI application on any ASGI server: on asyncio, uvloop and trio, each request in one thread of a pool.
+
+    The object binds nothing to a loop: made at import time, it serves any number of loops, one after another or
+    at once. No thread is started before the first request.
+
+    Attributes:
+        app: the WSGI application; also ``__wrapped__``.
+        pool: the thread pool, or None before the first request made one.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        max_threads: int = 40,
+        pool: ThreadPool | None = None,
+        buffer_bytes: int = 262_144,
+        max_body_bytes: int | None = None,
+        spool_body_bytes: int | None = None,
+        header_policy: HeaderPolicy = "drop",
+        multiprocess: bool = True,
+        errors: TextIO | None = None,
+        startup: Callable[[], object] | None = None,
+        shutdown: Callable[[], object] | None = None,
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the WSGI application.
+            max_threads: most requests that run at one time; further ones wait in order. Unused with ``pool``.
+            pool: a thread pool to share with other adapters; whoever made it shuts it down.
+            buffer_bytes: bytes that a response may run ahead of its client, and a request body ahead of the
+                application.
+            max_body_bytes: largest request body in bytes, larger ones get 413; None for no limit.
+            spool_body_bytes: bytes of every request body that are collected before a thread is taken, which
+                keeps slow uploads from occupying threads; None collects bodies that are announced as at most
+                64 KiB and do not come with ``Expect``.
+            header_policy: what becomes of request headers with an underscore in their name: ``"drop"`` them,
+                ``"refuse"`` the request with 400, or ``"keep"`` them.
+            multiprocess: the value of ``wsgi.multiprocess``.
+            errors: text stream that becomes ``wsgi.errors``; None for ``sys.stderr``.
+            startup: called in a thread of the pool before the first request, where the server speaks lifespan.
+            shutdown: called likewise after the last request.
+
+        Raises:
+            TypeError: ``app`` is not callable or is an ASGI application, or a hook is not a plain function.
+            ValueError: an option is out of range.
+        """
+        _check_application(app)
+        for name, hook in (("startup", startup), ("shutdown", shutdown)):
+            if hook is not None and not _is_plain_function(hook):
+                raise TypeError(
+                    f"{name} must be a plain function without arguments, got {hook!r:.80}"
+                )
+        if header_policy not in HEADER_POLICIES:
+            raise ValueError(
+                f"header_policy must be one of {HEADER_POLICIES}, got {header_policy!r:.80}"
+            )
+        if buffer_bytes < 1:
+            raise ValueError(f"buffer_bytes must be at least 1, got {buffer_bytes}")
+        for name, limit in (
+            ("max_body_bytes", max_body_bytes),
+            ("spool_body_bytes", spool_body_bytes),
+        ):
+            if limit is not None and limit < 0:
+                raise ValueError(f"{name} must be None or at least 0, got {limit}")
+        if max_threads < 1:
+            raise ValueError(f"max_threads must be at least 1, got {max_threads}")
+        self.app = self.__wrapped__ = app
+        self.pool = pool
+        self._owns_pool = pool is None
+        self._max_threads = max_threads
+        self._app_name = f"the WSGI application {_name_of(app)}"
+        self._buffer_bytes = buffer_bytes
+        self._max_body_bytes = max_body_bytes
+        self._spool_body_bytes = spool_body_bytes
+        self._header_policy = header_policy
+        self._errors = errors
+        self._startup = startup
+        self._shutdown = shutdown
+        self._base_environ: Environ = {
+            "wsgi.version": (1, 0),
+            "wsgi.multithread": (max_threads if pool is None else pool.max_threads) > 1,
+            "wsgi.multiprocess": multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+
+    def __repr__(self) -> str:
+        """Name the application."""
+        return f"WSGIToASGI({_name_of(self.app)})"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan; websockets are refused with 403.
+
+        Raises:
+            BaseException: what the application raised, for the server to log and to answer or to cut off.
+            ServerProtocolError: a scope of another type.
+        """
+        kind = scope["type"]
+        if kind == "http":
+            await self._serve(scope, receive, send)
+        elif kind == "lifespan":
+            await answer_lifespan(
+                receive,
+                send,
+                self._living_pool(),
+                startup=self._startup,
+                shutdown=self._shutdown,
+                end_pool=self._owns_pool,
+            )
+        elif kind == "websocket":
+            await _refuse_websocket(scope, receive, send)
+        else:
+            raise ServerProtocolError(
+                f"WSGIToASGI serves scopes of type http, lifespan and websocket, got {kind!r:.80}",
+                'ASGI specification 3.0 "Connection Scope"',
+            )
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange | None = None
+        try:
+            environ, length = environ_from_scope(scope, self._base_environ, self._header_policy)
+            environ["wsgi.errors"] = self._errors or sys.stderr
+            exchange = Exchange(
+                self.app, self._app_name, environ, receive, send, self._buffer_bytes
+            )
+            if length == 0:
+                environ["wsgi.input"] = io.BytesIO()
+            elif not await self._provide_body(exchange, environ, length, receive):
+                return
+            await exchange.run(self._living_pool())
+        except PeerProtocolError as refusal:
+            if exchange is not None and exchange.head_sent:
+                raise
+            await _refuse(send, refusal.status_hint, str(refusal))
+        except (PoolSaturated, PoolClosed) as overflow:
+            if exchange is not None and exchange.head_sent:
+                raise
+            await _refuse(send, 503, str(overflow))
+
+    async def _provide_body(
+        self, exchange: Exchange, environ: Environ, length: int | None, receive: Receive
+    ) -> bool:
+        """Collect the body now where it is small or spooling is on, and stream the rest of it.
+
+        Returns:
+            False where the client left meanwhile, so that there is nobody to serve.
+        """
+        meter = BodyMeter(length, self._max_body_bytes)
+        meter.check_announced()
+        chunks: list[bytes] = []
+        complete = False
+        small = length is not None and length <= _SMALL_BODY_BYTES and "HTTP_EXPECT" not in environ
+        try:
+            if self._spool_body_bytes is not None:
+                chunks, complete = await collect(receive, meter, self._spool_body_bytes)
+            elif small:
+                chunks, complete = await collect(receive, meter, _SMALL_BODY_BYTES)
+        except ClientDisconnected:
+            return False
+        if complete:
+            body = b"".join(chunks)
+            environ["CONTENT_LENGTH"] = str(len(body))
+            environ["wsgi.input"] = io.BytesIO(body)
+        else:
+            exchange.stream_body(environ, chunks, meter)
+        return True
+
+    def _living_pool(self) -> ThreadPool:
+        """Give the pool, making one at the first request and after a lifespan has ended the last one."""
+        pool = self.pool
+        if pool is not None and not (self._owns_pool and pool.closed):
+            return pool
+        with _making_pool:
+            if self.pool is None or (self._owns_pool and self.pool.closed):
+                self.pool = ThreadPool(self._max_threads)
+            return self.pool
+
+
+def _check_application(app: object) -> None:
+    if not callable(app):
+        raise TypeError(
+            f"WSGIToASGI needs a WSGI application, a callable of (environ, start_response); got {app!r:.80}"
+        )
+    if _is_async(app):
+        raise TypeError(
+            f"{_name_of(app)} is asynchronous, so it is an ASGI application already: give it to the server"
+            " without WSGIToASGI"
+        )
+
+
+def _is_plain_function(hook: object) -> bool:
+    return callable(hook) and not _is_async(hook)
+
+
+def _is_async(function: object) -> bool:
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # a callable object whose __call__ is async
+    )
+
+
+def _name_of(app: object) -> str:
+    named: Any = app if hasattr(app, "__qualname__") else type(app)
+    return f"{named.__module__}.{named.__qualname__}"[:80]
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    """Answer a request that the application will not see, in one sentence."""
+    body = reason.encode("utf-8", "replace") + b"\n"
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if status == 503:
+        headers.append((b"retry-after", b"%d" % _RETRY_AFTER_SECONDS))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _refuse_websocket(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    """Refuse a handshake with 403 (ASGI WebSocket 2.5 "Close - send event" and "Websocket Denial Response")."""
+    await receive()
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send(
+            {"type": "websocket.close", "code": 1008, "reason": "a WSGI application is served here"}
+        )
+        return
+    body = b"This path is served by a WSGI application, which takes no websockets.\n"
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": 403,
+            "headers": [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+            ],
+        }
+    )
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
