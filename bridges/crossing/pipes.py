@@ -6,7 +6,7 @@ Guarantees, of both:
 - The consumer is woken only if it has seen everything so far (coalesced wake-ups), and a wake-up is never lost.
 - The producer runs ahead by at most ``limit`` bytes, or by one item where that alone is larger. Bytes count until
   the consumer comes back for more, which says that it is done with those it took.
-- ``end`` and ``fail`` reach the consumer after all items before them.
+- The end, and the failure that it may carry, reach the consumer after all items before them.
 - ``close`` by the consumer of ``ThreadToLoop`` reaches the producer at its next ``put``, or in the one that it is
   waiting in, as the exception that was given; items not taken are dropped.
 - Every wait ends when the other side ends its part; nobody waits for a side that is gone.
@@ -89,17 +89,6 @@ class ThreadToLoop(Generic[Item]):
         if starving:
             self._gate.ring(self._signal.set)
 
-    def put_last(self, items: list[Item]) -> None:
-        """Append the last items, all at once and without waiting, and end the pipe."""
-        with self._lock:
-            if self._closed is not None:
-                raise self._closed
-            self._items += items
-            self._ended = True
-            starving, self._starving = self._starving, False
-        if starving:
-            self._gate.ring(self._signal.set)
-
     def drain(self) -> None:
         """Wait until the consumer has taken everything and come back for more.
 
@@ -112,16 +101,18 @@ class ThreadToLoop(Generic[Item]):
             if self._closed is not None:
                 raise self._closed
 
-    def end(self) -> None:
-        """End the pipe; the consumer gets what is in it first. Harmless once the consumer has closed it."""
-        self._finish(None)
+    def end(self, items: Iterable[Item] = (), failure: BaseException | None = None) -> None:
+        """Append the last items, all at once and without waiting, and end the pipe.
 
-    def fail(self, failure: BaseException) -> None:
-        """End the pipe with an exception for the consumer, after the items before it."""
-        self._finish(failure)
+        Harmless once the consumer has closed the pipe: the items are dropped.
 
-    def _finish(self, failure: BaseException | None) -> None:
+        Args:
+            items: the last ones.
+            failure: what the consumer is to raise after them.
+        """
         with self._lock:
+            if self._closed is None:
+                self._items += items
             self.failure = failure
             self._ended = True
             starving, self._starving = self._starving, False

@@ -3,9 +3,13 @@
 Guarantees:
 
 - Jobs begin in the order in which they were submitted; each runs once, in one thread, unless it is withdrawn first.
-- Threads start on demand, never more than ``max_threads``; an idle thread is used before a new one is started.
+- Threads start on demand, never more than ``max_threads``; an idle thread is used before a new one is started, the
+  one that was busy last before the others.
+- One thread at a time is being woken: it wakes the next when it finds more work than its own. Short jobs that arrive
+  together are then done by few threads, with few switches, and jobs that wait still get a thread each.
 - ``withdraw`` succeeds or the job has begun, never both and never neither.
 - No exception of a job ends a thread.
+- A job's ``finish`` runs when its thread counts as free, so that whoever it tells may submit the next one.
 - ``shutdown`` takes no longer than asked. Jobs under way go on; jobs not begun are told so by ``abandon``.
 - An interpreter exit waits for the threads of all pools for a bounded time, and hangs on none of them.
 - A forked child starts with an empty pool of its own.
@@ -14,15 +18,14 @@ Guarantees:
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from ..errors import PoolClosed, PoolSaturated
@@ -38,6 +41,9 @@ class Job(Protocol):
 
     def run(self) -> None:
         """Do the work; in a thread of the pool."""
+
+    def finish(self) -> None:
+        """Tell whoever waits that the work is done; in the same thread, which counts as free by now."""
 
     def abandon(self) -> None:
         """Learn that the work will never begin, because the pool is shut down; in any thread."""
@@ -65,20 +71,20 @@ class PoolSnapshot:
 
 
 class Ticket:
-    """A job in a pool. Its lock decides, once, whether it begins or is withdrawn."""
+    """A job in a pool: waiting, taken by a thread, or withdrawn."""
 
-    __slots__ = ("claim", "job")
+    __slots__ = ("job", "waiting")
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        # Whoever gets it first has the job; acquiring never waits.
-        self.claim = threading.Lock()
+        self.waiting = True
 
 
 class ThreadPool:
     """Threads that run requests, shared by as many adapters as you like.
 
-    Making one starts nothing: threads come with the work. All methods may be called from any thread.
+    Making one starts nothing: threads come with the work, and end when nobody uses the pool any more. All
+    methods may be called from any thread.
     """
 
     def __init__(
@@ -123,81 +129,73 @@ class ThreadPool:
         self.shutdown_seconds = shutdown_seconds
         self.name = name
         self._on_thread_exit = on_thread_exit
+        self._warned_at: float | None = None
         self._begin()
         _pools.add(self)
 
     def _begin(self) -> None:
         """Set what belongs to this process."""
-        self._lock = threading.Lock()
-        self._queue: SimpleQueue[Ticket | None] = SimpleQueue()
-        self._workers: list[_Worker] = []
-        # Jobs submitted and neither finished nor withdrawn: those beyond the threads are waiting.
-        self._unfinished = 0
-        self._started_threads = 0
-        self._served = 0
-        self._closed = False
-        self._warned_at: float | None = None
-        weakref.finalize(self, _dismiss, self._queue, self._workers).atexit = False
+        self._crew = crew = _Crew(self.max_threads, self.name, self._on_thread_exit)
+        weakref.finalize(self, crew.close).atexit = False
 
     @property
     def closed(self) -> bool:
         """True once ``shutdown`` was called."""
-        return self._closed
+        return self._crew.closed
 
     def submit(self, job: Job) -> tuple[Ticket, bool]:
         """Queue a job.
 
         Returns:
-            Its ticket, and whether a thread was free for it.
+            Its ticket, and whether there is a thread for it, so that it need not wait for another job's end.
 
         Raises:
             PoolClosed: the pool was shut down.
             PoolSaturated: ``max_queue`` jobs are waiting already.
         """
         ticket = Ticket(job)
-        saturated = False
-        with self._lock:
-            if self._closed:
+        crew = self._crew
+        with crew.lock:
+            if crew.closed:
                 raise PoolClosed("this thread pool was shut down: make a new one")
-            waiting = self._unfinished - len(self._workers)
-            if waiting >= 0:
-                if len(self._workers) < self.max_threads:
-                    self._start_thread()
-                elif self.max_queue is not None and waiting >= self.max_queue:
-                    raise PoolSaturated(
-                        f"all {self.max_threads} threads are busy and {waiting} requests are waiting:"
-                        " raise max_threads or max_queue"
-                    )
-                else:
-                    saturated = True
-            self._unfinished += 1
-            free = self._unfinished <= len(self._workers)
-            self._queue.put(ticket)
-        if saturated:
+            waiting = crew.unfinished - self.max_threads
+            if self.max_queue is not None and waiting >= self.max_queue:
+                raise PoolSaturated(
+                    f"all {self.max_threads} threads are busy and {waiting} requests are waiting:"
+                    " raise max_threads or max_queue"
+                )
+            crew.jobs.append(ticket)
+            crew.unfinished += 1
+            if not crew.waking:
+                crew.wake_one()
+        if waiting >= 0:
             self._warn_of_saturation()
-        return ticket, free
+        return ticket, waiting < 0
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take a job back. Returns False if it has begun or was withdrawn before."""
-        if not ticket.claim.acquire(blocking=False):
-            return False
-        with self._lock:
-            self._unfinished -= 1
+        crew = self._crew
+        with crew.lock:
+            if not ticket.waiting:
+                return False
+            ticket.waiting = False
+            crew.jobs.remove(ticket)
+            crew.unfinished -= 1
         return True
 
     def snapshot(self) -> PoolSnapshot:
         """Count threads and jobs."""
-        with self._lock:
-            threads = len(self._workers)
+        crew = self._crew
+        with crew.lock:
             latest = time.monotonic() - self.stuck_seconds
-            began = [at for worker in self._workers if (at := worker.began_at) is not None]
+            began = [at for worker in crew.workers if (at := worker.began_at) is not None]
             return PoolSnapshot(
-                threads=threads,
+                threads=len(crew.workers),
                 busy=len(began),
-                idle=threads - len(began),
-                queued=max(0, self._unfinished - len(began)),
+                idle=len(crew.workers) - len(began),
+                queued=len(crew.jobs),
                 stuck=sum(at <= latest for at in began),
-                served=self._served,
+                served=crew.served,
             )
 
     def shutdown(self, seconds: float | None = None) -> bool:
@@ -211,42 +209,13 @@ class ThreadPool:
         Returns:
             Whether all threads have ended.
         """
-        self._close()
+        crew = self._crew
+        crew.close()
         deadline = time.monotonic() + (self.shutdown_seconds if seconds is None else seconds)
-        current = threading.current_thread()
-        for worker in list(self._workers):
-            if worker is not current:
+        for worker in list(crew.workers):
+            if worker is not threading.current_thread():
                 worker.join(max(0.0, deadline - time.monotonic()))
-        with self._lock:
-            return not self._workers
-
-    def _close(self) -> None:
-        dropped: list[Ticket] = []
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            with contextlib.suppress(Empty):
-                while True:
-                    ticket = self._queue.get_nowait()
-                    if ticket is not None and ticket.claim.acquire(blocking=False):
-                        dropped.append(ticket)
-            self._unfinished -= len(dropped)
-            _dismiss(self._queue, self._workers)
-        for ticket in dropped:
-            ticket.job.abandon()
-
-    def _start_thread(self) -> None:
-        self._started_threads += 1
-        worker = _Worker(self, f"{self.name}-{self._started_threads}")
-        self._workers.append(worker)
-        try:
-            worker.start()
-        except RuntimeError:
-            # The system has no more threads to give: those that there are will do the work.
-            self._workers.remove(worker)
-            if not self._workers:
-                raise
+        return not crew.workers
 
     def _warn_of_saturation(self) -> None:
         now = time.monotonic()
@@ -259,66 +228,142 @@ class ThreadPool:
                 self.name,
             )
 
-    def _finished(self, worker: _Worker) -> None:
-        with self._lock:
-            worker.began_at = None
-            self._unfinished -= 1
-            self._served += 1
 
-    def _ended(self, worker: _Worker) -> None:
-        with self._lock:
-            self._workers.remove(worker)
+class _Crew:
+    """The threads of a pool and their work: what outlives the pool object until the threads have ended.
+
+    Every attribute is changed under ``lock`` only.
+    """
+
+    def __init__(
+        self, max_threads: int, name: str, on_thread_exit: Callable[[], object] | None
+    ) -> None:
+        # Reentrant: the garbage collector may end a pool in the middle of anything.
+        self.lock = threading.RLock()
+        self.jobs: deque[Ticket] = deque()
+        self.workers: list[_Worker] = []
+        self.idle: list[_Worker] = []
+        self.waking = False
+        self.unfinished = 0
+        self.served = 0
+        self.closed = False
+        self.name = name
+        self.on_thread_exit = on_thread_exit
+        self._max_threads = max_threads
+        self._started = 0
+
+    def wake_one(self) -> None:
+        """Get one more thread to work, if there may be one more."""
+        if self.idle:
+            self.waking = True
+            self.idle.pop().bell.release()
+        elif len(self.workers) < self._max_threads:
+            self._start_one()
+
+    def _start_one(self) -> None:
+        self._started += 1
+        worker = _Worker(self, f"{self.name}-{self._started}")
+        self.workers.append(worker)
+        self.waking = True
+        try:
+            worker.start()
+        except RuntimeError:
+            # The system has no more threads to give: those that there are will do the work.
+            self.waking = False
+            self.workers.remove(worker)
+            if not self.workers:
+                self.jobs.clear()
+                self.unfinished = 0
+                raise
+
+    def next_job(self, worker: _Worker, woken: bool) -> Ticket | None:
+        """Take a job for a thread, which counts as idle where there is none."""
+        with self.lock:
+            if woken:
+                self.waking = False
+            if not self.jobs:
+                if not self.closed:
+                    self.idle.append(worker)
+                return None
+            ticket = self.jobs.popleft()
+            ticket.waiting = False
+            if self.jobs and not self.waking:
+                self.wake_one()
+            worker.began_at = time.monotonic()
+            return ticket
+
+    def count_finished(self, worker: _Worker) -> None:
+        """Count a job as done and its thread as free."""
+        with self.lock:
+            worker.began_at = None
+            self.unfinished -= 1
+            self.served += 1
+
+    def close(self) -> None:
+        """Take no more jobs, tell those not begun, and let the threads end when they are through."""
+        with self.lock:
+            self.closed = True
+            dropped = list(self.jobs)
+            for ticket in dropped:
+                ticket.waiting = False
+            self.jobs.clear()
+            self.unfinished -= len(dropped)
+            while self.idle:
+                self.idle.pop().bell.release()
+        for ticket in dropped:
+            ticket.job.abandon()
+
+    def dismiss(self, worker: _Worker) -> None:
+        """Count a thread out."""
+        with self.lock:
+            self.workers.remove(worker)
 
 
 class _Worker(threading.Thread):
-    """A thread of a pool. While it waits it does not keep the pool alive: one that nobody uses any more ends."""
-
-    def __init__(self, pool: ThreadPool, name: str) -> None:
+    def __init__(self, crew: _Crew, name: str) -> None:
         # A daemon, or an endless response would keep the interpreter from exiting; `_shutdown_at_exit` waits.
         super().__init__(name=name, daemon=True)
-        self._pool = weakref.ref(pool)
-        self._queue = pool._queue
-        self._pool_name = pool.name
-        self._on_thread_exit = pool._on_thread_exit
+        self._crew = crew
+        self.bell = threading.Lock()
+        self.bell.acquire()
         self.began_at: float | None = None
 
     def run(self) -> None:
+        crew, woken = self._crew, True
         try:
-            while self._work_once():
-                pass
+            while True:
+                ticket = crew.next_job(self, woken)
+                woken = False
+                if ticket is not None:
+                    self._do(ticket.job)
+                elif crew.closed:
+                    break
+                else:
+                    self.bell.acquire()
+                    woken = True
+                del ticket  # or the request would live until the next one
         finally:
             self._say_goodbye()
 
-    def _work_once(self) -> bool:
-        ticket = self._queue.get()
-        if ticket is None:
-            return False
-        if ticket.claim.acquire(blocking=False):
-            self.began_at = time.monotonic()
-            try:
-                ticket.job.run()
-            except BaseException:
-                _log.exception("a job of pool %r raised", self._pool_name)
-            pool = self._pool()
-            if pool is not None:
-                pool._finished(self)
-        return True
+    def _do(self, job: Job) -> None:
+        try:
+            job.run()
+        except BaseException:
+            _log.exception("a job of pool %r raised", self._crew.name)
+        self._crew.count_finished(self)
+        try:
+            job.finish()
+        except BaseException:
+            _log.exception("a job of pool %r raised", self._crew.name)
 
     def _say_goodbye(self) -> None:
         try:
-            if self._on_thread_exit is not None:
-                self._on_thread_exit()
+            if self._crew.on_thread_exit is not None:
+                self._crew.on_thread_exit()
         except BaseException:
-            _log.exception("on_thread_exit of pool %r raised", self._pool_name)
+            _log.exception("on_thread_exit of pool %r raised", self._crew.name)
         finally:
-            pool = self._pool()
-            if pool is not None:
-                pool._ended(self)
-
-
-def _dismiss(queue: SimpleQueue[Ticket | None], workers: list[_Worker]) -> None:
-    for _ in workers:
-        queue.put(None)
+            self._crew.dismiss(self)
 
 
 _pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
@@ -326,17 +371,18 @@ _pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
 
 def _shutdown_at_exit() -> None:
     deadline = time.monotonic() + _EXIT_SECONDS
-    for pool in list(_pools):
-        pool._close()
-    for pool in list(_pools):
+    pools = list(_pools)
+    for pool in pools:
+        pool._crew.close()
+    for pool in pools:
         pool.shutdown(max(0.0, deadline - time.monotonic()))
 
 
 def _begin_anew_after_fork() -> None:
     for pool in list(_pools):
-        closed = pool._closed
+        closed = pool.closed
         pool._begin()
-        pool._closed = closed
+        pool._crew.closed = closed
 
 
 atexit.register(_shutdown_at_exit)

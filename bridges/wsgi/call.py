@@ -69,6 +69,8 @@ class Call:
         self._extensions: dict[str, Any] = environ["asgi.scope"].get("extensions") or {}
         self._trailers: Callable[[], Iterable[tuple[str, str]]] | None = None
         self._body_ended = False
+        self._last_items: list[Item] = []
+        self._failure: BaseException | None = None
         self._watching = False
         self.nobody_waits = False
         environ["bridges.client_disconnected"] = self.client_disconnected
@@ -78,32 +80,29 @@ class Call:
             environ["bridges.trailers"] = self.set_trailers
 
     def run(self) -> None:
-        """Run the application to its end; in a thread. What it raises ends the pipe."""
+        """Run the application to its end; in a thread."""
         adopt(self._gate)
-        failure: BaseException | None = None
         try:
             self._context.run(self._respond)
         except BaseException as error:
-            failure = self._failure_for_loop(error)
+            self._failure = self._failure_for_loop(error)
+
+    def finish(self) -> None:
+        """Hand over what is left of the response, or what went wrong; in the same thread."""
+        failure, self._failure = self._failure, None
         try:
             if failure is not None and self.nobody_waits:
-                _log.error(
-                    "%s failed after its request had ended", self._app_name, exc_info=failure
-                )
-            if failure is None:
-                self._pipe.end()
-            else:
-                self._pipe.fail(failure)
+                _log.error("%s failed after its request had ended", self._app_name, exc_info=failure)
+            self._pipe.end(self._last_items, failure)
         except CrossingError:
             _log.debug("the event loop ended before %s did", self._app_name)
         finally:
-            # The exception holds this frame, and the frame would hold the exception.
-            del failure
+            del failure  # the exception holds this frame, and the frame would hold the exception
 
     def abandon(self) -> None:
         """Learn that the pool was shut down before the call began."""
         try:
-            self._pipe.fail(PoolClosed("the server is shutting down"))
+            self._pipe.end(failure=PoolClosed("the server is shutting down"))
         except CrossingError:
             _log.debug("the event loop ended before a queued request of %s began", self._app_name)
 
@@ -201,7 +200,7 @@ class Call:
         if not self._body_ended:
             items.append(Note.END_OF_BODY)
         items += self._trailer_messages()
-        self._pipe.put_last(items)
+        self._last_items = items
 
     def _send_file(self, wrapper: FileWrapper) -> None:
         """Let the server send the file where it can; the file stays open until it has."""

@@ -234,4 +234,4 @@ class Exchange:
         """Give up a request that waits for a thread for too long."""
         await anyio.sleep(max(0.0, seconds - _LISTEN_AFTER_SECONDS))
         if pool.withdraw(ticket):
-            self._pipe.fail(PoolSaturated(f"no thread became free within {seconds} seconds"))
+            self._pipe.end(failure=PoolSaturated(f"no thread became free within {seconds} seconds"))

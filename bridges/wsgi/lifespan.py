@@ -103,15 +103,17 @@ class _HookCall:
         self._pipe = pipe
         self._gate = gate
         self._context = context
+        self._failure: BaseException | None = None
 
     def run(self) -> None:
         adopt(self._gate)
         try:
             self._context.run(self._hook)
         except BaseException as error:
-            self._pipe.fail(error)
-        else:
-            self._pipe.end()
+            self._failure = error
+
+    def finish(self) -> None:
+        self._pipe.end(failure=self._failure)
 
     def abandon(self) -> None:
-        self._pipe.fail(PoolClosed("the pool was shut down before the hook ran"))
+        self._pipe.end(failure=PoolClosed("the pool was shut down before the hook ran"))
