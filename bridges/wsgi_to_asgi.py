@@ -30,6 +30,14 @@ _RETRY_AFTER_SECONDS: Final = 1
 
 _making_pool = threading.Lock()
 
+# Frameworks look at signatures, and would otherwise find that of the wrapped application.
+_SIGNATURE: Final = inspect.Signature(
+    [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        for name in ("scope", "receive", "send")
+    ]
+)
+
 
 class WSGIToASGI:
     """Run a WSGI application on any ASGI server: on asyncio, uvloop and trio, each request in one thread of a pool.
@@ -101,6 +109,7 @@ class WSGIToASGI:
         if max_threads < 1:
             raise ValueError(f"max_threads must be at least 1, got {max_threads}")
         self.app = self.__wrapped__ = app
+        self.__signature__ = _SIGNATURE
         self.pool = pool
         self._owns_pool = pool is None
         self._max_threads = max_threads

@@ -47,13 +47,11 @@ def environ_from_scope(
     Source:
         PEP 3333 "environ Variables"; ASGI HTTP 2.5 "HTTP Connection Scope".
     """
-    headers = scope.get("headers") or ()
-    if not isinstance(headers, list | tuple):
-        headers = list(headers)
-    view = ScopeView(scope)
-    view["headers"] = headers
     environ = base.copy()
-    environ["asgi.scope"] = view
+    environ["asgi.scope"] = view = ScopeView(scope)
+    headers = scope.get("headers") or ()
+    if not isinstance(headers, (list, tuple)):
+        view["headers"] = headers = list(headers)  # one-pass iterables are read here and nowhere else
     environ["REQUEST_METHOD"] = scope["method"]
     environ["QUERY_STRING"] = (scope.get("query_string") or b"").decode("latin-1")
     _add_path(environ, scope)
@@ -61,7 +59,7 @@ def environ_from_scope(
     environ["wsgi.url_scheme"] = scheme
     _add_addresses(environ, scope, scheme)
     version = scope.get("http_version")
-    environ["SERVER_PROTOCOL"] = f"HTTP/{version or '1.1'}"
+    environ["SERVER_PROTOCOL"] = "HTTP/" + (version or "1.1")
     if scheme == "https":
         environ["HTTPS"] = "on"
         tls = (scope.get("extensions") or {}).get("tls")
@@ -105,5 +103,6 @@ def _address(address: Iterable[Any] | None) -> tuple[str, int | None]:
     """Take host and port of an address that may be absent, a unix path, or an IPv6 4-tuple."""
     if address is None:
         return "", None
-    host, port, *_ = (*address, None, None)
-    return str(host or ""), port
+    parts = tuple(address)
+    host, port = parts if len(parts) == 2 else (*parts, None, None)[:2]
+    return host or "", port

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from ..errors import ApplicationProtocolError, PeerProtocolError
 from ..typing import Environ, RawHeaders
@@ -15,10 +15,18 @@ HEADER_POLICIES: Final = ("drop", "refuse", "keep")
 MAX_REPETITIONS: Final = 100
 """Most fields of one name in a request: joining them without a limit was CVE-2025-14550 in a peer."""
 
-# Meaningful for one connection only: the host server writes its own (RFC 9110 section 7.6.1; PEP 3333
-# "Other HTTP Features" forbids applications to send them).
-_HOP_BY_HOP: Final = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+# Hop-by-hop fields are meaningful for one connection only: the host server writes its own (RFC 9110 section
+# 7.6.1; PEP 3333 "Other HTTP Features" forbids applications to send them).
+_NOT_PASSED_AS_IS: Final = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
 )
 
 _SINGLE: Final = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
@@ -27,7 +35,7 @@ _TRANSFER_ENCODING: Final = "HTTP_TRANSFER_ENCODING"
 
 # RFC 9110 section 5.6.2: token.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FORBIDDEN_IN_VALUE: Final = re.compile("[\x00\r\n]")
+_FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\x00\r\n]").search
 
 _PEP_HEADERS: Final = 'PEP 3333 "The start_response() Callable"'
 
@@ -118,49 +126,81 @@ def length_from_text(text: str) -> int:
     return int(text)
 
 
-def raw_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> RawHeaders:
+class ResponseHeaders(NamedTuple):
+    """The headers of a response, translated.
+
+    Attributes:
+        raw: as ASGI headers, without hop-by-hop fields, and with one Content-Length at most.
+        length: the Content-Length in bytes, or None.
+        dropped: names of the hop-by-hop fields that were taken out.
+    """
+
+    raw: RawHeaders
+    length: int | None
+    dropped: list[str]
+
+
+def response_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> ResponseHeaders:
     """Translate the headers given to ``start_response`` into ASGI headers.
 
     Names become lower case, values lose surrounding blanks, repeated fields stay apart and in order.
-    Hop-by-hop fields are kept; see ``split_hop_by_hop``.
 
     Raises:
         ApplicationProtocolError: not pairs of ``str``, a name that is no token, a value with CR, LF or NUL or
-            with characters outside latin-1.
+            with characters outside latin-1, a Content-Length that is not one number.
 
     Source:
-        PEP 3333 "The start_response() Callable" and "A Note On String Types"; RFC 9110 section 5.
+        PEP 3333 "The start_response() Callable", "Unicode Issues" and "Other HTTP Features"; RFC 9110 sections
+        5 and 8.6.
     """
     raw: RawHeaders = []
+    length: int | None = None
+    dropped: list[str] = []
     try:
         for name, value in headers:
             raw_name = _names.get(name) or _checked_name(name)
-            if _FORBIDDEN_IN_VALUE.search(value):
+            raw_value = value.strip(" \t").encode("latin-1")
+            if _FORBIDDEN_IN_VALUE(raw_value):
                 raise ApplicationProtocolError(
                     f"value of response header {name!r} contains CR, LF or NUL: {_excerpt(value)}",
                     _PEP_HEADERS,
                 )
-            raw.append((raw_name, value.strip(" \t").encode("latin-1")))
+            if raw_name in _NOT_PASSED_AS_IS:
+                if raw_name != b"content-length":
+                    dropped.append(name)
+                    continue
+                if length is not None:
+                    _check_repetition(length, raw_value)
+                    continue
+                length = _response_length(raw_value)
+            raw.append((raw_name, raw_value))
     except UnicodeEncodeError as error:
         raise ApplicationProtocolError(
             f"response header {_excerpt(error.object)} has characters outside latin-1: encode them first"
             " (RFC 8187 for parameters, percent-encoding for URLs)",
             'PEP 3333 "Unicode Issues"',
         ) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ApplicationProtocolError(
             f"response headers must be a list of (name, value) tuples of str, got {_excerpt(headers)}",
             _PEP_HEADERS,
         ) from error
-    return raw
+    return ResponseHeaders(raw, length, dropped)
 
 
-def split_hop_by_hop(headers: RawHeaders) -> tuple[RawHeaders, list[str]]:
-    """Part the fields that an application may send from the hop-by-hop ones, named for a warning."""
-    refused = [name.decode("ascii") for name, _ in headers if name in _HOP_BY_HOP]
-    if not refused:
-        return headers, refused
-    return [field for field in headers if field[0] not in _HOP_BY_HOP], refused
+def _response_length(value: bytes) -> int:
+    if not value.isdigit():
+        raise ApplicationProtocolError(
+            f"Content-Length is not one number: {_excerpt(value)}", "RFC 9110 section 8.6"
+        )
+    return int(value)
+
+
+def _check_repetition(length: int, value: bytes) -> None:
+    if _response_length(value) != length:
+        raise ApplicationProtocolError(
+            f"two differing Content-Length headers: {length} and {_excerpt(value)}", "RFC 9110 section 8.6"
+        )
 
 
 def _variable_under_policy(name: bytes, policy: HeaderPolicy) -> str | None:

@@ -64,7 +64,5 @@ def path_bytes(path: str, raw_path: bytes | None) -> str:
 
 def request_uri(raw_path: bytes, query_string: bytes) -> str:
     """Give the request target as sent, query included: the value of REQUEST_URI and RAW_URI."""
-    target = raw_path.partition(b"?")[0]
-    if query_string:
-        target += b"?" + query_string
-    return target.decode("latin-1")
+    target = raw_path.partition(b"?")[0] if b"?" in raw_path else raw_path
+    return (target + b"?" + query_string if query_string else target).decode("latin-1")

@@ -10,7 +10,7 @@ from typing import Final
 
 from ..errors import ApplicationProtocolError
 from ..typing import ExcInfo, Message, RawHeaders
-from .headers import raw_headers_from_wsgi, split_hop_by_hop
+from .headers import response_headers_from_wsgi
 from .status import code_from_status
 
 _CLAUSE: Final = 'PEP 3333 "The start_response() Callable"'
@@ -73,20 +73,18 @@ class ResponseState:
                     raise exc_info[1].with_traceback(exc_info[2])
             elif self.status:
                 raise self.error("called start_response() twice without exc_info", _CLAUSE)
-            code = code_from_status(_checked_str(status))
-            raw, self.dropped_headers = split_hop_by_hop(raw_headers_from_wsgi(headers))
-            self._remaining = self._announced_length(raw)
+        finally:
+            exc_info = None  # PEP 3333: or the traceback and this frame would hold each other
+        try:
+            code = code_from_status(status)
+            raw, length, self.dropped_headers = response_headers_from_wsgi(headers)
         except ApplicationProtocolError as error:
-            if error.args[0].startswith(self._app_name):
-                raise
             raise self.error(
                 f"gave start_response() a bad argument: {error.args[0]}", error.clause
             ) from error
-        finally:
-            del exc_info
         if code == 204:
             raw = [field for field in raw if field[0] != b"content-length"]  # RFC 9110 section 8.6
-        self.status, self.headers = code, raw
+        self.status, self.headers, self._remaining = code, raw, length
         self._body_allowed = not self._head_request and code not in _BODILESS_STATUSES
 
     def feed(self, chunk: object) -> bytes:
@@ -169,23 +167,3 @@ class ResponseState:
     def error(self, mistake: str, clause: str) -> ApplicationProtocolError:
         """Word a mistake of the application, by its name."""
         return ApplicationProtocolError(f"{self._app_name} {mistake}", clause)
-
-    def _announced_length(self, headers: RawHeaders) -> int | None:
-        values = {value for name, value in headers if name == b"content-length"}
-        if not values:
-            return None
-        value = values.pop()
-        if values or not value.isdigit():
-            raise self.error("sent a Content-Length that is not one number", _LENGTH_CLAUSE)
-        if sum(name == b"content-length" for name, _ in headers) > 1:
-            headers[:] = [field for field in headers if field[0] != b"content-length"]
-            headers.append((b"content-length", value))
-        return int(value)
-
-
-def _checked_str(status: object) -> str:
-    if not isinstance(status, str):
-        raise ApplicationProtocolError(
-            f'status must be a str such as "200 OK", got {status!r:.80}', _CLAUSE
-        )
-    return status

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from ..crossing.gates import Gate, adopt
 from ..crossing.pipes import ThreadToLoop
 from ..errors import ApplicationError, ClientDisconnected, CrossingError, PoolClosed
-from ..translate.headers import raw_headers_from_wsgi
+from ..translate.headers import response_headers_from_wsgi
 from ..translate.start_response import ResponseState
 from ..typing import Environ, ExcInfo, Message, WSGIApplication
 from .files import FileWrapper, file_message
@@ -139,7 +139,7 @@ class Call:
             raise self._state.error(
                 "sent early hints after the response had begun", "RFC 8297 section 2"
             )
-        links = [value for name, value in raw_headers_from_wsgi(headers) if name == b"link"]
+        links = [value for name, value in response_headers_from_wsgi(headers).raw if name == b"link"]
         if links:
             self._pipe.put({"type": _EARLY_HINT, "links": links})
 
@@ -257,7 +257,7 @@ class Call:
     def _trailer_messages(self) -> list[Item]:
         if self._trailers is None:
             return []
-        return [{"type": _TRAILERS, "headers": raw_headers_from_wsgi(self._trailers())}]
+        return [{"type": _TRAILERS, "headers": response_headers_from_wsgi(self._trailers()).raw}]
 
     def _note_surplus(self) -> None:
         if self._state.surplus:
