@@ -26,7 +26,6 @@ from examples.demo import legacy
 
 HERE = Path(__file__).parent
 MAX_THREADS = 8
-FIGURES = ("threads", "busy", "idle", "queued", "stuck", "served")
 STARTED = time.monotonic()
 
 pool = ThreadPool(max_threads=MAX_THREADS)
@@ -87,7 +86,6 @@ async def hello(request: Request) -> Response:
 
 async def status(request: Request) -> Response:
     """Say what runs where: figures of the process, the pool and the last requests."""
-    figures = pool.snapshot()
     loop = type(asyncio.get_running_loop())
     names = sorted(thread.name for thread in threading.enumerate())
     return JSONResponse(
@@ -100,7 +98,7 @@ async def status(request: Request) -> Response:
             "loop_thread": threading.current_thread().name,
             "threads": names,
             "max_threads": MAX_THREADS,
-            "pool": {name: getattr(figures, name) for name in FIGURES},
+            "pool": dataclasses.asdict(pool.snapshot()),
             "requests": [dataclasses.asdict(entry) for entry in entries],
         }
     )
