@@ -12,7 +12,10 @@ import uvicorn
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Serve an ASGI application, give its address, and stop the server at the end."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio sets TCP_NODELAY only on sockets that say they are TCP.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

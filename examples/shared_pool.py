@@ -1,13 +1,12 @@
 """Let two applications share one bounded pool of threads. Needs httpx.
 
-What it shows: one `ThreadPool` serves both; a request that finds every thread busy waits its
-turn; one that finds the queue full, too, is answered with 503 at once. A warning goes to the log.
+What it shows: a request that finds every thread busy waits; with the queue full it gets a 503.
 
 Command: python examples/shared_pool.py
 
 Expected output:
 
-    first runs, second waits: busy 1, queued 1
+    first runs, second waits
     third: 503, retry-after: 1
     200 first done
     200 second done
@@ -34,14 +33,13 @@ def slow_application(name):
 
 
 async def until(reached):
-    while not reached(pool.snapshot()):
-        await asyncio.sleep(0.01)  # noqa: ASYNC110  # a pool has figures, and no event to wait for
+    while not reached(pool.snapshot()):  # noqa: ASYNC110  # a pool has figures, but no events
+        await asyncio.sleep(0.01)
 
 
 async def ask(application):
-    transport = httpx.ASGITransport(application)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.get("/")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(application)) as client:
+        return await client.get("http://test/")
 
 
 async def main():
@@ -50,11 +48,11 @@ async def main():
     await until(lambda figures: figures.busy == 1)
     second = asyncio.create_task(ask(two))
     await until(lambda figures: figures.queued == 1)
-    print("first runs, second waits: busy 1, queued 1")
+    print("first runs, second waits")
     third = await ask(one)
     print(f"third: {third.status_code}, retry-after: {third.headers['retry-after']}")
     may_finish.set()
-    for answer in (await first, await second):
+    for answer in await asyncio.gather(first, second):
         print(answer.status_code, answer.text)
 
 
