@@ -104,7 +104,17 @@ def digest(environ: Environ, start: Start, key: str) -> Iterable[bytes]:
 
 
 def lines(environ: Environ, start: Start, key: str) -> Iterable[bytes]:
-    return as_json(start, [len(line) for line in iter(lambda: environ["wsgi.input"].readline(50), b"")])
+    return as_json(start, [len(line) for line in environ["wsgi.input"]])
+
+
+def pieces_of_lines(environ: Environ, start: Start, key: str) -> Iterable[bytes]:
+    readline = environ["wsgi.input"].readline
+    return as_json(start, [len(line) for line in iter(lambda: readline(50), b"")])
+
+
+def one_item(environ: Environ, start: Start, key: str) -> Iterable[bytes]:
+    start("200 OK", TEXT)
+    return [b"one item"]
 
 
 def unread(environ: Environ, start: Start, key: str) -> Iterable[bytes]:
@@ -259,6 +269,10 @@ ROUTES: dict[str, Callable[[Environ, Start, str], Iterable[bytes]]] = {
 }
 
 
+# What a validator hides (that the iterable is a list) or refuses (a size for readline) goes past it.
+BARE = {"/pieces-of-lines": pieces_of_lines, "/one-item": one_item}
+
+
 def probe(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """Answer by the first segment of the path."""
     query = parse_qs(environ.get("QUERY_STRING", ""))
@@ -266,5 +280,18 @@ def probe(environ: Environ, start_response: Start) -> Iterable[bytes]:
     return ROUTES[name](environ, start_response, query.get("key", ["none"])[0])
 
 
-validated = WSGIToASGI(wsgiref.validate.validator(probe), pool=pool)
-linted = WSGIToASGI(LintMiddleware(probe), pool=pool)
+def behind(validator: Callable[..., Any]) -> WSGIToASGI:
+    """Put ``validator`` between the bridge and the probe."""
+    checked = validator(probe)
+
+    def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        bare = BARE.get(environ["PATH_INFO"])
+        if bare:
+            return bare(environ, start_response, "")
+        return checked(environ, start_response)  # type: ignore[no-any-return]  # as it came
+
+    return WSGIToASGI(application, pool=pool)
+
+
+validated = behind(wsgiref.validate.validator)
+linted = behind(LintMiddleware)

@@ -1,0 +1,1 @@
+"""A Django site with a model, the admin, uploads, files and messages."""

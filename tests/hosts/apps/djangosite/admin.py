@@ -1,0 +1,7 @@
+"""The table in the admin."""
+
+from django.contrib import admin
+
+from .models import Note
+
+admin.site.register(Note)
