@@ -10,6 +10,8 @@ from benchmarks import chart
 from benchmarks.running import Record
 from benchmarks.works import METRICS
 
+# Timer ticks and kernel threads take a little of any core.
+QUIET_PER_CENT = 10.0
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -57,9 +59,24 @@ def verdict(target: Record) -> str:
     return f"{word}: {target['median']:.2f}{unit}"
 
 
+def disturbance(record: Record) -> str:
+    """Warn when others used the server's core; empty when they hardly did."""
+    shares = [
+        contender["medians"].get("others", 0.0)
+        for work in record["works"]
+        for contender in work["contenders"]
+    ]
+    if max(shares) <= QUIET_PER_CENT:
+        return ""
+    return (
+        f"Others used up to {max(shares):.0f} % of the server's core (medians):"
+        " rates are unsure, CPU figures less so."
+    )
+
+
 def as_text(record: Record) -> str:
     """Write a record for a terminal."""
-    parts = []
+    parts = [disturbance(record)]
     for work in record["works"]:
         rows = rows_of(work)
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -86,6 +103,7 @@ def as_markdown(record: Record, picture: str) -> str:
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory']},"
         f" {machine['kernel']}",
         f"- Versions: {versions}",
+        *([f"- {disturbance(record)}"] if disturbance(record) else []),
         "",
         f"![Bars of each work's main figure, ours highlighted; the tables say the same]({picture})",
     ]

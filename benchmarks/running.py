@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import Contender
-from benchmarks.measuring import ROOT, Sample, Settings
+from benchmarks.measuring import ROOT, BenchmarkError, Sample, Settings
 from benchmarks.works import METRICS, Target, Work
 
 PACKAGES = (
@@ -106,7 +106,10 @@ def target_record(target: Target, samples: dict[str, list[Sample]]) -> Record:
         if target.how == "excess":
             values = [ours - other for ours, other in pairs]
         else:
-            values = [ratio(target.metric, ours, other) or 0.0 for ours, other in pairs]
+            known = (ratio(target.metric, ours, other) for ours, other in pairs)
+            values = [value for value in known if value is not None]
+            if not values:
+                raise BenchmarkError(f"no figures to compare for {target.sentence()}")
     median = statistics.median(values)
     return {
         "sentence": target.sentence(),

@@ -32,6 +32,8 @@ METRICS = {
     "mb_s": Metric("MB/s", less_is_better=False),
     "cpu_ms_mb": Metric("CPU ms/MB", less_is_better=True, digits=2),
     "rss_mb": Metric("peak MB over idle", less_is_better=True),
+    "errors": Metric("% errors", less_is_better=True, digits=0),
+    "others": Metric("% of the core used by others", less_is_better=True, digits=0),
     "start_ms": Metric("ms", less_is_better=True),
     "modules": Metric("modules", less_is_better=True, digits=0),
     "unwanted": Metric("server modules", less_is_better=True, digits=0),
@@ -128,6 +130,7 @@ WORKS: tuple[Work, ...] = (
             contenders.bridges(f"{PLAIN}:hello"),
             contenders.a2wsgi(f"{PLAIN}:hello"),
             contenders.asgiref(f"{PLAIN}:hello"),
+            contenders.asgiref_helped(f"{PLAIN}:hello"),
             contenders.native_asgi(f"{TWIN}:hello"),
         ),
         targets=(

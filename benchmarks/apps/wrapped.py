@@ -6,8 +6,6 @@ question is imported, so that import cost and memory of the others do not count 
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import importlib
 import os
 from collections.abc import Callable
@@ -29,22 +27,10 @@ def with_a2wsgi(app: Any) -> Any:
 
 
 def with_asgiref(app: Any) -> Any:
-    """Wrap in asgiref's adapter, which has no options, and give each request a fresh context.
-
-    Without that, a later request on a kept connection finds the context of the one before and
-    fails ("CurrentThreadExecutor already quit or is broken"; measured with asgiref 3.13 and
-    uvicorn 0.54: 15 to 50 of 100 answers were 500, on either loop and with either parser).
-    Errors are no measure of speed, and the extra task costs a few microseconds of several hundred.
-    """
+    """Wrap in asgiref's adapter, which has no options."""
     from asgiref.wsgi import WsgiToAsgi
 
-    adapted = WsgiToAsgi(app)
-
-    async def in_fresh_context(scope: Any, receive: Any, send: Any) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.create_task(adapted(scope, receive, send), context=contextvars.Context())
-
-    return in_fresh_context
+    return WsgiToAsgi(app)
 
 
 ADAPTERS: dict[str, Callable[[Any], Any]] = {
