@@ -1,0 +1,1 @@
+"""Tiny applications under test."""
