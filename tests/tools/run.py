@@ -9,7 +9,7 @@ when an earlier one failed; the last line counts the tests of all runs, and each
 - suite: everything on this Python, with branch coverage of the installed package.
 
 Tests run against the built wheel, each Python in an environment of its own under ``.venvs/``. An environment
-is made anew when ``pyproject.toml`` or its Python changed.
+is made anew when its Python or the dependencies in ``pyproject.toml`` changed.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def environment(name: str, base: Python, groups: Sequence[str], *packages: str) 
     """Make a virtual environment with dependency groups, or find it made; return its Python."""
     home = ENVIRONMENTS / name
     stamp = home / "bridges.stamp"
-    wanted = hashlib.sha256(
-        repr((base, groups, packages)).encode() + (ROOT / "pyproject.toml").read_bytes()
-    ).hexdigest()
+    # The tables of tools stand last in pyproject.toml and install nothing.
+    installs = (ROOT / "pyproject.toml").read_text().partition("\n[tool.")[0]
+    wanted = hashlib.sha256(repr((base, groups, packages, installs)).encode()).hexdigest()
     python = home / "bin" / "python"
     if stamp.exists() and stamp.read_text() == wanted:
         return python
@@ -137,7 +137,7 @@ def wheel() -> Path:
     # A leftover build/lib would put deleted modules into the wheel.
     for leftover in (target, ROOT / "build"):
         shutil.rmtree(leftover, ignore_errors=True)
-    require([tools(), "-m", "build", "--outdir", target])
+    require([tools(), "-m", "build", "--quiet", "--outdir", target])
     (built,) = target.glob("*.whl")
     return built
 
