@@ -29,14 +29,14 @@ def expected_output(name):
     return textwrap.dedent(block).strip()
 
 
-def parameters():
-    for name in names:
-        yield pytest.param(name, marks=() if name in WITHOUT_SERVER else pytest.mark.hosts)
+runs = [
+    pytest.param(name, marks=() if name in WITHOUT_SERVER else pytest.mark.hosts) for name in names
+]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", parameters())
+@pytest.mark.parametrize("name", runs)
 def test_prints_what_it_promises(name):
     """An example ends by itself, without a warning, and prints exactly the output it documents."""
     done = subprocess.run(
@@ -70,6 +70,7 @@ def test_header_is_complete_and_file_short(name):
 @pytest.mark.timeout(120)
 def test_demo_check_passes():
     """The demo answers every request of its own check, and the check stops the server it started."""
+    # From the repository's root, as `make demo-check` does: there it is the work tree that runs.
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo.check"],
         cwd=EXAMPLES.parent,
