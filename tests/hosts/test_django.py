@@ -75,7 +75,9 @@ def test_admin(client: httpx.Client) -> None:
     assert "Site administration" in index.text
 
 
-@pytest.mark.parametrize(("blocks", "kind"), [(1, "InMemoryUploadedFile"), (80, "TemporaryUploadedFile")])
+@pytest.mark.parametrize(
+    ("blocks", "kind"), [(1, "InMemoryUploadedFile"), (80, "TemporaryUploadedFile")]
+)
 def test_upload(client: httpx.Client, blocks: int, kind: str) -> None:
     """A small file and one of 5 MiB, which Django puts on disk, arrive byte for byte."""
     content = bytes(range(256)) * 256 * blocks

@@ -25,7 +25,7 @@ Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], object]]
 TEXT = [("Content-Type", "text/plain")]
 BLOCK = bytes(range(256)) * 256  # 64 KiB
-WAIT_SECONDS = 8
+WAIT_SECONDS = 4
 
 pool = ThreadPool(max_threads=16)
 

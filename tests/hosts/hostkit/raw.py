@@ -28,11 +28,11 @@ class Gone(Exception):
 class Exchange:
     """One connection, one request on it."""
 
-    def __init__(self, server: Server, receive_buffer: int | None = None) -> None:
+    def __init__(self, server: Server, receive_buffer: int | None, seconds: float) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(CLIENT_SECONDS)
+        self.socket.settimeout(seconds)
         self.socket.connect(("127.0.0.1", server.port))
         if server.context:
             self.socket = server.context.wrap_socket(self.socket, server_hostname="127.0.0.1")
@@ -86,8 +86,8 @@ class Exchange:
 class Exchange1(Exchange):
     """An exchange in HTTP/1.1."""
 
-    def __init__(self, server: Server, receive_buffer: int | None = None) -> None:
-        super().__init__(server, receive_buffer)
+    def __init__(self, server: Server, receive_buffer: int | None, seconds: float) -> None:
+        super().__init__(server, receive_buffer, seconds)
         self.protocol = h11.Connection(h11.CLIENT)
         self.informational: list[int] = []
 
@@ -141,8 +141,8 @@ class Exchange2(Exchange):
 
     STREAM = 1
 
-    def __init__(self, server: Server, receive_buffer: int | None = None) -> None:
-        super().__init__(server, receive_buffer)
+    def __init__(self, server: Server, receive_buffer: int | None, seconds: float) -> None:
+        super().__init__(server, receive_buffer, seconds)
         self.protocol = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding=None)
         )
@@ -222,7 +222,9 @@ class Exchange2(Exchange):
         self.flush()
 
 
-def exchange(server: Server, receive_buffer: int | None = None) -> Exchange:
+def exchange(
+    server: Server, receive_buffer: int | None = None, seconds: float = CLIENT_SECONDS
+) -> Exchange:
     """Open an exchange in the version of HTTP that the host is tested with."""
     kind = Exchange2 if server.host.http2 else Exchange1
-    return kind(server, receive_buffer)
+    return kind(server, receive_buffer, seconds)

@@ -54,7 +54,9 @@ def page(seen: Seen) -> str:
     lines += ["", COLUMNS, "## What a server cannot do", ""]
     lines += [f"{number}. {reason}" for number, reason in enumerate(notes, 1)]
     lines += ["" if notes else "Nothing was found.\n"]
-    lines += ["Each of these is checked: when a server learns it, the run fails until the line is gone."]
+    lines += [
+        "Each of these is checked: when a server learns it, the run fails until the line is gone."
+    ]
     lines += ["", VERSIONS_MARK, ""]
     distributions = sorted({host.distribution for host in HOSTS})
     distributions += ["flask", "django", "pyramid", "bottle", "falcon"]

@@ -53,7 +53,9 @@ def add(request: HttpRequest) -> HttpResponse:
 
 def notes(request: HttpRequest) -> JsonResponse:
     told = [str(message) for message in messages.get_messages(request)]
-    return JsonResponse({"notes": [note.text for note in Note.objects.order_by("id")], "told": told})
+    return JsonResponse(
+        {"notes": [note.text for note in Note.objects.order_by("id")], "told": told}
+    )
 
 
 @csrf_exempt
@@ -82,7 +84,9 @@ def upload(request: HttpRequest) -> JsonResponse:
     for chunk in file.chunks():
         sha.update(chunk)
     kind = type(file).__name__
-    return JsonResponse({"name": file.name, "size": file.size, "sha256": sha.hexdigest(), "kind": kind})
+    return JsonResponse(
+        {"name": file.name, "size": file.size, "sha256": sha.hexdigest(), "kind": kind}
+    )
 
 
 def file(request: HttpRequest) -> FileResponse:
