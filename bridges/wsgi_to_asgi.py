@@ -248,7 +248,8 @@ def _is_async(function: object) -> bool:
 
 def _name_of(app: object) -> str:
     named: Any = app if hasattr(app, "__qualname__") else type(app)
-    return f"{named.__module__}.{named.__qualname__}"[:80]
+    name = f"{named.__module__}.{named.__qualname__}"
+    return name if len(name) <= 80 else "..." + name[-77:]
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

@@ -47,9 +47,13 @@ class Gate(ABC):
         # Without a lock: a ring that reads True came before `_answer` set it False, so that `_answer` has yet to
         # drain the deque and will find the callback; one ring too many is harmless.
         self._calls.append(callback)
-        if not self._rung:
+        if not self._rung or self._has_ended():
             self._rung = True
-            self._wake(self._answer)
+            try:
+                self._wake(self._answer)
+            except CrossingError:
+                self._rung = False
+                raise
 
     def _answer(self) -> None:
         self._rung = False
@@ -60,6 +64,10 @@ class Gate(ABC):
     @abstractmethod
     def _wake(self, callback: Callable[[], object]) -> None:
         """Run ``callback`` on the loop; from any thread."""
+
+    def _has_ended(self) -> bool:
+        """Whether the loop may have ended without answering; a trio run answers everything before it ends."""
+        return False
 
     @abstractmethod
     def signal(self) -> Signal:
@@ -101,6 +109,9 @@ class AsyncioGate(Gate):
             self.loop.call_soon_threadsafe(callback)
         except RuntimeError as error:
             raise CrossingError("the event loop of this request has been closed") from error
+
+    def _has_ended(self) -> bool:
+        return self.loop.is_closed()
 
     def signal(self) -> Signal:
         return _AsyncioSignal(self.loop)
@@ -222,8 +233,9 @@ def adopt(gate: Gate) -> None:
 
 def _in_trio() -> bool:
     # Asked first: trio's guest mode runs inside an asyncio loop, never the other way round.
-    trio: Any = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_task())
+    # Another thread may be in the middle of importing trio; who runs in trio has it whole.
+    in_trio_task = getattr(sys.modules.get("trio.lowlevel"), "in_trio_task", None)
+    return in_trio_task is not None and in_trio_task()
 
 
 def _trio_token() -> object:

@@ -2,14 +2,22 @@
 
 Guarantees, of both:
 
-- Items arrive once, in order; the consumer takes all that is there at once.
+- Items arrive once, in order.
 - The consumer is woken only if it has seen everything so far (coalesced wake-ups), and a wake-up is never lost.
-- The producer runs ahead by at most ``limit`` bytes, or by one item where that alone is larger. Bytes count until
-  the consumer comes back for more, which says that it is done with those it took.
+- The producer runs ahead by at most ``limit`` bytes, or by one item where that alone is larger.
 - The end, and the failure that it may carry, reach the consumer after all items before them.
-- ``close`` by the consumer of ``ThreadToLoop`` reaches the producer at its next ``put``, or in the one that it is
-  waiting in, as the exception that was given; items not taken are dropped.
-- Every wait ends when the other side ends its part; nobody waits for a side that is gone.
+
+Of ``ThreadToLoop``:
+
+- The consumer takes all that is there at once. Bytes count until it comes back for more, which says that it is
+  done with those it took.
+- ``close`` by the consumer reaches the producer at its next ``put``, or in the one that it is waiting in, as the
+  exception that was given; items not taken are dropped. A loop that has ended closes the pipe likewise.
+
+Of ``LoopToThread``:
+
+- A ``take`` that waits ends with a chunk, the end, or the failure; the loop's side owes it one of them.
+- A ``put`` that waits ends with room, or by being cancelled when the thread has gone.
 """
 
 from __future__ import annotations
@@ -87,7 +95,7 @@ class ThreadToLoop(Generic[Item]):
             else:
                 starving = self._wait_for_room(item, weight)
         if starving:
-            self._gate.ring(self._signal.set)
+            self._wake_consumer()
 
     def drain(self) -> None:
         """Wait until the consumer has taken everything and come back for more.
@@ -117,7 +125,16 @@ class ThreadToLoop(Generic[Item]):
             self._ended = True
             starving, self._starving = self._starving, False
         if starving:
+            self._wake_consumer()
+
+    def _wake_consumer(self) -> None:
+        try:
             self._gate.ring(self._signal.set)
+        except CrossingError as error:
+            self.close(
+                error
+            )  # nobody will ever take: a producer that goes on must not wait for that
+            raise
 
     def _wait_for_room(self, item: Item, weight: int) -> bool:
         while self._weight and self._weight + weight > self._limit:
@@ -207,25 +224,27 @@ class LoopToThread:
         self._limit = limit
         self._room = gate.signal()
         self._condition = threading.Condition()
-        self._chunks = deque(begun)
+        self._chunks = deque(filter(None, begun))
         self._weight = sum(map(len, self._chunks))
-        self._full = False
+        self._producer_waits = False
         self._ended = False
         self._failure: BaseException | None = None
 
     # The producer's end: one task.
 
     async def put(self, chunk: bytes) -> None:
-        """Append a chunk, then wait until the pipe has room for more."""
-        with self._condition:
-            self._chunks.append(chunk)
-            self._weight += len(chunk)
-            self._full = full = self._weight >= self._limit
-            self._condition.notify()
-        while full:
-            await self._room.wait()
+        """Append a chunk, waiting for room if the pipe is full."""
+        if not chunk:
+            return
+        while True:
             with self._condition:
-                self._full = full = self._weight >= self._limit
+                if not self._weight or self._weight + len(chunk) <= self._limit:
+                    self._chunks.append(chunk)
+                    self._weight += len(chunk)
+                    self._condition.notify()
+                    return
+                self._producer_waits = True
+            await self._room.wait()
 
     def end(self) -> None:
         """Say that no more bytes come; on the loop."""
@@ -263,9 +282,7 @@ class LoopToThread:
                 return b""
             chunk = self._chunks.popleft()
             self._weight -= len(chunk)
-            ring = self._full and self._weight < self._limit
-            if ring:
-                self._full = False
+            ring, self._producer_waits = self._producer_waits, False
         if ring:
             self._gate.ring(self._room.set)
         return chunk

@@ -51,7 +51,9 @@ def environ_from_scope(
     environ["asgi.scope"] = view = ScopeView(scope)
     headers = scope.get("headers") or ()
     if not isinstance(headers, (list, tuple)):
-        view["headers"] = headers = list(headers)  # one-pass iterables are read here and nowhere else
+        view["headers"] = headers = list(
+            headers
+        )  # one-pass iterables are read here and nowhere else
     environ["REQUEST_METHOD"] = scope["method"]
     environ["QUERY_STRING"] = (scope.get("query_string") or b"").decode("latin-1")
     _add_path(environ, scope)

@@ -58,7 +58,7 @@ def variable_from_name(name: bytes) -> str | None:
     Source:
         RFC 3875 section 4.1.18; CVE-2016-5385 ("httpoxy") for ``proxy``.
     """
-    upper = name.decode("latin-1").upper().replace("-", "_")
+    upper = name.upper().replace(b"-", b"_").decode("latin-1")  # bytes know no case outside ASCII
     if upper == "PROXY":
         return None
     if upper in ("CONTENT_LENGTH", "CONTENT_TYPE") and b"_" not in name:
@@ -199,7 +199,8 @@ def _response_length(value: bytes) -> int:
 def _check_repetition(length: int, value: bytes) -> None:
     if _response_length(value) != length:
         raise ApplicationProtocolError(
-            f"two differing Content-Length headers: {length} and {_excerpt(value)}", "RFC 9110 section 8.6"
+            f"two differing Content-Length headers: {length} and {_excerpt(value)}",
+            "RFC 9110 section 8.6",
         )
 
 
@@ -207,7 +208,8 @@ def _variable_under_policy(name: bytes, policy: HeaderPolicy) -> str | None:
     if b"_" in name:
         if policy == "refuse":
             raise PeerProtocolError(f"header name with an underscore: {_excerpt(name)}")
-        return variable_from_name(name) if policy == "keep" else None
+        variable = variable_from_name(name) if policy == "keep" else None
+        return None if variable == _TRANSFER_ENCODING else variable
     variable = variable_from_name(name)
     if variable is not None and len(_variables) < _CACHE_LIMIT and len(name) <= 64:
         _variables[name] = variable

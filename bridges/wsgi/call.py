@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from typing import Any, Final, TypeAlias
 
@@ -92,7 +92,9 @@ class Call:
         failure, self._failure = self._failure, None
         try:
             if failure is not None and self.nobody_waits:
-                _log.error("%s failed after its request had ended", self._app_name, exc_info=failure)
+                _log.error(
+                    "%s failed after its request had ended", self._app_name, exc_info=failure
+                )
             self._pipe.end(self._last_items, failure)
         except CrossingError:
             _log.debug("the event loop ended before %s did", self._app_name)
@@ -115,7 +117,7 @@ class Call:
         exc_info: ExcInfo | None = None,
         /,
     ) -> Callable[[bytes], object]:
-        """Take the head of the response (PEP 3333 "The start_response() Callable")."""
+        """Take the head of the response, as PEP 3333 says under that name."""
         self._state.start(status, headers, exc_info)
         if self._state.dropped_headers:
             _log.warning(
@@ -126,7 +128,7 @@ class Call:
         return self.write
 
     def write(self, data: bytes, /) -> None:
-        """Send a piece of the body (PEP 3333 "The write() Callable")."""
+        """Send a piece of the body, for applications that cannot return it (PEP 3333)."""
         body = self._state.feed(data)
         self._send_head()
         if body:
@@ -139,7 +141,9 @@ class Call:
             raise self._state.error(
                 "sent early hints after the response had begun", "RFC 8297 section 2"
             )
-        links = [value for name, value in response_headers_from_wsgi(headers).raw if name == b"link"]
+        links = [
+            value for name, value in response_headers_from_wsgi(headers).raw if name == b"link"
+        ]
         if links:
             self._pipe.put({"type": _EARLY_HINT, "links": links})
 
@@ -230,10 +234,7 @@ class Call:
             if body:
                 put(body, len(body))
             if state.plain:
-                for plain_chunk in iterator:  # the hot loop of streams: nothing is left to decide
-                    body = plain_chunk if type(plain_chunk) is bytes else state.feed(plain_chunk)
-                    if body:
-                        put(body, len(body))
+                self._send_plain(iterator)
             elif state.surplus:
                 break
             elif state.remaining == 0:
@@ -244,6 +245,14 @@ class Call:
         self._end_body()
         for message in self._trailer_messages():
             put(message)
+
+    def _send_plain(self, iterator: Iterator[bytes]) -> None:
+        """Send the rest of a body about which nothing is left to decide: the hot loop of streams."""
+        put, feed = self._pipe.put, self._state.feed
+        for chunk in iterator:
+            body = chunk if type(chunk) is bytes else feed(chunk)
+            if body:
+                put(body, len(body))
 
     def _send_head(self) -> None:
         if not self._state.head_taken:

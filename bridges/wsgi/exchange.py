@@ -16,7 +16,7 @@ from ..crossing.gates import current_gate
 from ..crossing.pipes import ThreadToLoop
 from ..crossing.pool import ThreadPool, Ticket
 from ..errors import ClientDisconnected, PeerProtocolError, PoolSaturated
-from ..typing import Environ, Receive, Send, WSGIApplication
+from ..typing import Environ, Message, Receive, Send, WSGIApplication
 from .body import BodyMeter, StreamedBody
 from .call import Call, Item, Note
 
@@ -24,6 +24,7 @@ from .call import Call, Item, Note
 # most are over by then, and a listener costs more than they do.
 _LISTEN_AFTER_SECONDS: Final = 0.05
 _LISTEN_AFTER_BATCHES: Final = 4
+_LISTEN_AFTER_BYTES: Final = 65_536
 
 # Chunks that have piled up leave as one message, up to this size.
 _JOIN_BYTES: Final = 262_144
@@ -61,6 +62,8 @@ class Exchange:
         self._response_complete = False
         self._refusal: PeerProtocolError | None = None
         self._listener_failure: BaseException | None = None
+        self._pending: list[Item] = []
+        self._sending: anyio.CancelScope | None = None
         self.head_sent = False
 
     def stream_body(self, environ: Environ, begun: list[bytes], meter: BodyMeter) -> None:
@@ -107,23 +110,30 @@ class Exchange:
 
     async def _answer_briefly(self, free: bool) -> bool:
         """Send what comes soon; tells whether that was the whole response, so that nobody needs to listen."""
-        batches = 0
-        while True:
-            if self._response_complete or (free and not batches):
-                items, ended = await self._pipe.take()
-            else:
-                taken = None
-                with anyio.move_on_after(_LISTEN_AFTER_SECONDS):
-                    taken = await self._pipe.take()
-                if taken is None:
-                    return False
-                items, ended = taken
+        size = 0
+        for batch in range(_LISTEN_AFTER_BATCHES):
+            patient = self._response_complete or (free and not batch)
+            taken = await (self._pipe.take() if patient else self._take_soon())
+            if taken is None:
+                return False
+            items, ended = taken
+            size += sum(len(item) for item in items if isinstance(item, bytes))
+            if size > _LISTEN_AFTER_BYTES and not ended:
+                self._pending = (
+                    items  # a send that waits for its client needs somebody who hears it leave
+                )
+                return False
             wants_listener = await self._forward(items)
             if ended:
                 return True
-            batches += 1
-            if wants_listener or batches == _LISTEN_AFTER_BATCHES:
+            if wants_listener:
                 return False
+        return False
+
+    async def _take_soon(self) -> tuple[list[Item], bool] | None:
+        with anyio.move_on_after(_LISTEN_AFTER_SECONDS):
+            return await self._pipe.take()
+        return None
 
     async def _converse(self, pool: ThreadPool, ticket: Ticket, queued: bool) -> None:
         """Send what comes and listen to ``receive`` meanwhile."""
@@ -133,12 +143,7 @@ class Exchange:
             if queued and pool.queue_seconds is not None:
                 tasks.start_soon(self._expire, pool, ticket, pool.queue_seconds)
             try:
-                ended = False
-                while not ended:
-                    if self.head_sent:
-                        self._want_body()
-                    items, ended = await self._pipe.take()
-                    await self._forward(items)
+                await self._answer_to_the_end()
             except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as error:
@@ -152,46 +157,58 @@ class Exchange:
             finally:
                 del failure
 
+    async def _answer_to_the_end(self) -> None:
+        items, ended = self._pending, False
+        while True:
+            with anyio.CancelScope() as self._sending:
+                await self._forward(items)
+            if ended:
+                return
+            if self.head_sent and self._body is not None:
+                self._body.want()  # what comes ahead of the application also tells that the client is there
+            items, ended = await self._pipe.take()
+
     async def _forward(self, items: list[Item]) -> bool:
         """Send a batch, joining neighbouring chunks; tells whether it asks for a listener."""
         if self._pipe.closed is not None:
             return False
-        send = self._send
         wants_listener = False
         chunks: list[bytes] = []
         size = 0
         for item in items:
             if isinstance(item, bytes):
-                if size and size + len(item) > _JOIN_BYTES:
-                    await self._send_body(chunks, True)
-                    chunks, size = [], 0
+                if chunks and size + len(item) > _JOIN_BYTES:
+                    await self._send_body(chunks)
+                    size = 0
                 chunks.append(item)
                 size += len(item)
             elif item is Note.END_OF_BODY:
-                await self._send_body(chunks, False)
+                await self._send_body(chunks, more_body=False)
                 self._response_complete = True
-                chunks, size = [], 0
             elif isinstance(item, Note):
                 wants_listener = True
-                if item is Note.WANT_BODY:
-                    self._want_body()
+                self._heed(item)
             else:
                 if chunks:
-                    await self._send_body(chunks, True)
-                    chunks, size = [], 0
-                if item["type"] == "http.response.start":
-                    self.head_sent = True
-                await send(item)
+                    await self._send_body(chunks)
+                await self._send_message(item)
         if chunks:
-            await self._send_body(chunks, True)
+            await self._send_body(chunks)
         return wants_listener
 
-    async def _send_body(self, chunks: list[bytes], more_body: bool) -> None:
+    async def _send_body(self, chunks: list[bytes], more_body: bool = True) -> None:
+        """Send chunks as one message, and forget them."""
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
         await self._send({"type": "http.response.body", "body": body, "more_body": more_body})
 
-    def _want_body(self) -> None:
-        if self._body is not None:
+    async def _send_message(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.head_sent = True
+        await self._send(message)
+
+    def _heed(self, note: Note) -> None:
+        if note is Note.WANT_BODY and self._body is not None:
             self._body.want()
 
     async def _listen(self, pool: ThreadPool, ticket: Ticket) -> None:
@@ -199,10 +216,13 @@ class Exchange:
         try:
             if self._body is not None:
                 await self._body.pump(self._receive)
-            # After the body there is nothing but the disconnect to come (ASGI HTTP 2.5 "Disconnect").
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._leave(pool, ticket, "the client left")
+            # A request without a body still has its empty http.request to give; after that there is nothing but
+            # the disconnect to come (ASGI HTTP 2.5 "Disconnect"), and whoever says otherwise would go on for ever.
+            for _ in range(2):
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    self._leave(pool, ticket, "the client left")
+                    break
         except ClientDisconnected as error:
             self._leave(pool, ticket, str(error))
         except PeerProtocolError as refusal:
@@ -214,6 +234,8 @@ class Exchange:
     def _leave(self, pool: ThreadPool, ticket: Ticket, reason: str) -> None:
         """Tell the thread that the client has left; a call that has not begun never will."""
         self._close(reason)
+        if self._sending is not None:
+            self._sending.cancel()  # some servers let a send to a client that is gone wait for ever
         if pool.withdraw(ticket):
             self._pipe.end()
 
