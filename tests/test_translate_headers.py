@@ -149,7 +149,7 @@ def test_underscore_twin_of_transfer_encoding_does_not_frame_the_body() -> None:
 
 
 @pytest.mark.spec("FR 42")
-@given(st.lists(st.tuples(NAMES, NAMES, VALUES)))
+@given(st.lists(st.tuples(NAMES, NAMES, VALUES), max_size=3))
 def test_drop_drops_every_underscore(parts: list[tuple[str, str, bytes]]) -> None:
     """Under "drop" names with an underscore leave no trace."""
     headers = [(f"{left}_{right}".encode(), value) for left, right, value in parts]
@@ -164,7 +164,10 @@ def test_no_client_sets_http_proxy(name: bytes, policy: HeaderPolicy) -> None:
     assert variables((name, b"http://evil.example"), policy=policy) == {}
 
 
-@given(st.lists(st.tuples(st.binary(max_size=6), VALUES)), st.sampled_from(["drop", "keep"]))
+@given(
+    st.lists(st.tuples(st.binary(max_size=6), VALUES), max_size=6),
+    st.sampled_from(["drop", "keep"]),
+)
 def test_no_header_reaches_another_variable(
     pairs: list[tuple[bytes, bytes]], policy: HeaderPolicy
 ) -> None:
@@ -425,7 +428,7 @@ BAD_LENGTHS = [
     "3\n",
     "\xb3",  # superscript three: a digit to str.isdigit()
     "٣",
-    "９",
+    "\uff19",  # fullwidth nine
     "9" * 20,
     "9" * 5_000,
     "0" * 100_000,
@@ -619,7 +622,7 @@ UNTOUCHED = NAMES.filter(
 
 @pytest.mark.spec("FR 22")
 @pytest.mark.spec("FR 23")
-@given(st.lists(st.tuples(UNTOUCHED, LATIN_1)))
+@given(st.lists(st.tuples(UNTOUCHED, LATIN_1), max_size=5))
 def test_any_valid_response_headers_come_through(headers: list[tuple[str, str]]) -> None:
     """Number, order, names and values stay what the application gave."""
     assert response_headers_from_wsgi(iter(headers)).raw == [
