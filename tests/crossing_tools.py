@@ -234,14 +234,19 @@ def profiled(hook: Callable[[Any, str, Any], None]) -> Iterator[None]:
         threading.setprofile(None)  # type: ignore[arg-type]  # as documented
 
 
+def _in_pool(frame: Any) -> bool:
+    return frame.f_globals.get("__name__") == "bridges.crossing.pool"
+
+
 @contextlib.contextmanager
 def falling_asleep() -> Iterator[threading.Semaphore]:
     """Give a semaphore that is released whenever a thread of a pool, counted as idle, goes to sleep."""
     asleep = threading.Semaphore(0)
 
     def hook(frame: Any, event: str, function: Any) -> None:
-        in_pool = frame.f_globals.get("__name__") == "bridges.crossing.pool"
-        if in_pool and event == "c_call" and function.__name__ == "acquire":
+        waits = event == "c_call" and function.__name__ == "acquire"
+        # A lock that is made locked, in __init__, is nobody's bed.
+        if waits and _in_pool(frame) and frame.f_code.co_name != "__init__":
             asleep.release()
 
     with profiled(hook):
@@ -250,11 +255,11 @@ def falling_asleep() -> Iterator[threading.Semaphore]:
 
 @contextlib.contextmanager
 def held_at_birth() -> Iterator[threading.Semaphore]:
-    """Keep new threads from their first step; each release of the semaphore lets one go."""
+    """Keep new threads of a pool from their first step; each release of the semaphore lets one go."""
     gate = threading.Semaphore(0)
 
     def hook(frame: Any, event: str, function: Any) -> None:
-        if frame.f_code.co_name == "run":
+        if _in_pool(frame):
             sys.setprofile(None)
             assert gate.acquire(timeout=PATIENCE_SECONDS)
 
