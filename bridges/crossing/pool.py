@@ -136,7 +136,8 @@ class ThreadPool:
     def _begin(self) -> None:
         """Set what belongs to this process."""
         self._crew = crew = _Crew(self.max_threads, self.name, self._on_thread_exit)
-        weakref.finalize(self, crew.close).atexit = False
+        self._last_rites = weakref.finalize(self, crew.close)
+        self._last_rites.atexit = False
 
     @property
     def closed(self) -> bool:
@@ -151,7 +152,7 @@ class ThreadPool:
 
         Raises:
             PoolClosed: the pool was shut down.
-            PoolSaturated: ``max_queue`` jobs are waiting already.
+            PoolSaturated: ``max_queue`` jobs are waiting already, or not one thread can be started.
         """
         ticket = Ticket(job)
         crew = self._crew
@@ -173,10 +174,10 @@ class ThreadPool:
         return ticket, waiting < 0
 
     def withdraw(self, ticket: Ticket) -> bool:
-        """Take a job back. Returns False if it has begun or was withdrawn before."""
+        """Take a job back. Returns False if it has begun, was withdrawn before, or is not of this pool."""
         crew = self._crew
         with crew.lock:
-            if not ticket.waiting:
+            if not ticket.waiting or ticket not in crew.jobs:
                 return False
             ticket.waiting = False
             crew.jobs.remove(ticket)
@@ -267,14 +268,14 @@ class _Crew:
         self.waking = True
         try:
             worker.start()
-        except RuntimeError:
-            # The system has no more threads to give: those that there are will do the work.
+        except RuntimeError as error:
+            # Those threads that there are will do the work.
             self.waking = False
             self.workers.remove(worker)
             if not self.workers:
                 self.jobs.clear()
                 self.unfinished = 0
-                raise
+                raise PoolSaturated("the system has no thread to give: raise its limits") from error
 
     def next_job(self, worker: _Worker, woken: bool) -> Ticket | None:
         """Take a job for a thread, which counts as idle where there is none."""
@@ -311,7 +312,10 @@ class _Crew:
             while self.idle:
                 self.idle.pop().bell.release()
         for ticket in dropped:
-            ticket.job.abandon()
+            try:
+                ticket.job.abandon()
+            except BaseException:
+                _log.exception("a job of pool %r raised", self.name)
 
     def dismiss(self, worker: _Worker) -> None:
         """Count a thread out."""
@@ -381,6 +385,7 @@ def _shutdown_at_exit() -> None:
 def _begin_anew_after_fork() -> None:
     for pool in list(_pools):
         closed = pool.closed
+        pool._last_rites.detach()  # that crew, its lock and its jobs are the parent's
         pool._begin()
         pool._crew.closed = closed
 
