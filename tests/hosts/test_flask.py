@@ -145,7 +145,7 @@ def test_errors(client: httpx.Client, prefix: str, server: Server) -> None:
     pages = ("/abort", "/nowhere", "/upload", "/crash")
     seen = [client.get(f"{prefix}{page}").status_code for page in pages]
     assert seen == [403, 404, 405, 500]
-    assert "RuntimeError: meant" in server.log
+    assert server.logs("RuntimeError: meant")
 
 
 @pytest.mark.spec("FR 96")

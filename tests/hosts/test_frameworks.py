@@ -80,7 +80,7 @@ def test_crash(client: httpx.Client, server: Server) -> None:
     response = client.get("/crash")
     assert response.status_code == 500
     assert "meant" not in response.text
-    assert "RuntimeError: meant" in server.log
+    assert server.logs("RuntimeError: meant")
     assert client.get("/").text == "home"
 
 

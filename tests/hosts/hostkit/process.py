@@ -94,6 +94,17 @@ class Server:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def logs(self, text: str) -> bool:
+        """Wait until the log holds ``text``: some hosts write it after they have answered."""
+        assert self.process
+        for _ in range(100):
+            if text in self.log:
+                return True
+            # Waiting for the exit that must not come is the pause between two looks.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.03)
+        return False
+
     def start(self) -> None:
         """Start the process and wait until it answers; a lost race for the port is retried."""
         for _ in range(3):

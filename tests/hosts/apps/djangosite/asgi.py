@@ -20,6 +20,11 @@ def close_connections() -> None:
     print(f"thread ended, connections closed: {len(open_ones)}", flush=True)
 
 
-THREADS = 4
-pool = ThreadPool(max_threads=THREADS, on_thread_exit=close_connections)
-app = WSGIToASGI(application, pool=pool)
+def end_pool() -> None:
+    """End the pool at shutdown, in one of its threads, which then has its own connections to close."""
+    pool.shutdown()
+    close_connections()
+
+
+pool = ThreadPool(max_threads=4, on_thread_exit=close_connections)
+app = WSGIToASGI(application, pool=pool, shutdown=end_pool)
