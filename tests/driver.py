@@ -7,6 +7,7 @@ when the client leaves, and what each ``send()`` does: pass, wait, fail.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import threading
@@ -26,6 +27,13 @@ from bridges.typing import ASGIApplication, Environ, Message, Scope, StartRespon
 EVENT_SECONDS = 15.0
 # How long to look out for something that must not happen.
 GRACE_SECONDS = 0.05
+
+# The loops that are installed, for tests that run several of them.
+LOOPS: dict[str, tuple[str, dict[str, Any]]] = {"asyncio": ("asyncio", {})}
+if importlib.util.find_spec("uvloop"):
+    LOOPS["uvloop"] = ("asyncio", {"use_uvloop": True})
+if importlib.util.find_spec("trio"):
+    LOOPS["trio"] = ("trio", {})
 
 SendHook = Callable[[int, Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -71,6 +79,7 @@ class FakeServer:
         receive_calls: how often ``receive`` was called.
         sends: how often ``send`` was called.
         gone: whether the client has left.
+        told: whether the application was told so.
     """
 
     def __init__(
@@ -114,7 +123,7 @@ class FakeServer:
         self._sending = False
         self._broken = False
         self._over = False
-        self._told = False
+        self.told = False
         self._misuses: list[Misuse] = []
         self._head: Message | None = None
         self._body_over = False
@@ -136,7 +145,7 @@ class FakeServer:
         """Run the application to its end and hold it to the specification."""
         try:
             await app(self.scope, self.receive, self.send)
-            if not (self.complete or self.gone or self._told):
+            if not (self.complete or self.gone or self.told):
                 self._misuse("returned without completing the response")
         finally:
             self._over = True
@@ -155,7 +164,7 @@ class FakeServer:
             self._misuse("receive() after the application returned")
         if self._receiving:
             self._misuse("receive() while another one waits")
-        if self._told:
+        if self.told:
             self._misuse("receive() after http.disconnect")
         self._receiving = True
         try:
@@ -175,7 +184,7 @@ class FakeServer:
                 await self._news.wait()
                 continue
             if message["type"] == "http.disconnect":
-                self._told = True
+                self.told = True
             else:
                 self.given_bytes += len(message["body"])
             return message
@@ -428,6 +437,12 @@ def content_length(size: int) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % size
 
 
+def run_on(loop: str, function: Callable[[], Awaitable[None]]) -> None:
+    """Run an async function on one of ``LOOPS``, without debug mode."""
+    backend, options = LOOPS[loop]
+    anyio.run(function, backend=backend, backend_options=options)
+
+
 async def until(event: threading.Event) -> None:
     """Wait on the loop for an event that a thread sets."""
     came = await anyio.to_thread.run_sync(event.wait, EVENT_SECONDS, abandon_on_cancel=True)
@@ -452,6 +467,12 @@ async def assert_all_threads_free(adapter: WSGIToASGI) -> None:
     snapshot = pool.snapshot()
     assert (snapshot.busy, snapshot.queued) == (0, 0)
     assert snapshot.threads == pool.max_threads
+
+
+def end_pool(adapter: WSGIToASGI) -> None:
+    """End an adapter's idle threads now; otherwise they end when the garbage collector comes by, which is slow."""
+    assert adapter.pool is not None
+    assert adapter.pool.shutdown(EVENT_SECONDS)
 
 
 class Lifespan:
