@@ -26,8 +26,8 @@ _LISTEN_AFTER_SECONDS: Final = 0.05
 _LISTEN_AFTER_BATCHES: Final = 4
 _LISTEN_AFTER_BYTES: Final = 65_536
 
-# Chunks that have piled up leave as one message, up to this size.
-_JOIN_BYTES: Final = 262_144
+# Chunks that have piled up leave as one message, up to this size; past it copying costs more than sending.
+_JOIN_BYTES: Final = 65_536
 
 
 class Exchange:
