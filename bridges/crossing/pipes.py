@@ -182,17 +182,17 @@ class ThreadToLoop(Generic[Item]):
             was closed gives no items and is not at its end before the producer says so.
         """
         while True:
-            with self._lock:
-                if self._taken_weight:
+            if not self._starving:  # only the producer sets it back, and says so by the signal
+                with self._lock:
                     self._weight -= self._taken_weight
-                items, self._items = self._items, []
-                self._taken_weight = self._weight
-                ended = self._ended
-                if not items and not ended:
-                    self._starving = True
-                self._let_producer_on()
-            if items or ended:
-                return items, ended
+                    items, self._items = self._items, []
+                    self._taken_weight = self._weight
+                    ended = self._ended
+                    self._starving = not items and not ended
+                    if self._waiting_producer:
+                        self._let_producer_on()
+                if items or ended:
+                    return items, ended
             await self._signal.wait()
 
     def close(self, reason: BaseException) -> None:
@@ -201,11 +201,12 @@ class ThreadToLoop(Generic[Item]):
             if self._closed is None:
                 self._closed = reason
                 self._items = []
-                self._let_producer_on()
+                if self._waiting_producer:
+                    self._let_producer_on()
 
     def _let_producer_on(self) -> None:
-        if self._waiting_producer and self._room is not None:
-            self._waiting_producer = False
+        self._waiting_producer = False
+        if self._room is not None:
             self._room.release()
 
 

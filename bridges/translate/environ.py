@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from ..typing import Environ, Scope
@@ -59,7 +58,7 @@ def environ_from_scope(
     _add_path(environ, scope)
     scheme = _WSGI_SCHEMES.get(scope.get("scheme") or "http", "http")
     environ["wsgi.url_scheme"] = scheme
-    _add_addresses(environ, scope, scheme)
+    _add_addresses(environ, view, scheme)
     version = scope.get("http_version")
     environ["SERVER_PROTOCOL"] = "HTTP/" + (version or "1.1")
     if scheme == "https":
@@ -88,23 +87,25 @@ def _add_path(environ: Environ, scope: Scope) -> None:
         environ["REQUEST_URI"] = environ["RAW_URI"] = uri
 
 
-def _add_addresses(environ: Environ, scope: Scope, scheme: str) -> None:
+def _add_addresses(environ: Environ, view: ScopeView, scheme: str) -> None:
     """Add the addresses of both ends; a unix socket has no host and port, which PEP 3333 demands."""
-    host, port = _address(scope.get("server"))
+    host, port = _address(view, "server")
     if port is None:
         environ["SERVER_NAME"], environ["SERVER_PORT"] = "localhost", _DEFAULT_PORTS[scheme]
     else:
         environ["SERVER_NAME"], environ["SERVER_PORT"] = host or "localhost", str(port)
-    host, port = _address(scope.get("client"))
+    host, port = _address(view, "client")
     environ["REMOTE_ADDR"] = host
     if port is not None:
         environ["REMOTE_PORT"] = str(port)
 
 
-def _address(address: Iterable[Any] | None) -> tuple[str, int | None]:
+def _address(view: ScopeView, end: str) -> tuple[str, int | None]:
     """Take host and port of an address that may be absent, a unix path, or an IPv6 4-tuple."""
+    address = view.get(end)
     if address is None:
         return "", None
-    parts = tuple(address)
-    host, port = parts if len(parts) == 2 else (*parts, None, None)[:2]
+    if not isinstance(address, (list, tuple)):
+        view[end] = address = tuple(address)
+    host, port = address if len(address) == 2 else (*address, None, None)[:2]
     return host or "", port

@@ -35,7 +35,7 @@ _TRANSFER_ENCODING: Final = "HTTP_TRANSFER_ENCODING"
 
 # RFC 9110 section 5.6.2: token.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\x00\r\n]").search
+_FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 _PEP_HEADERS: Final = 'PEP 3333 "The start_response() Callable"'
 
@@ -146,7 +146,7 @@ def response_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> ResponseHe
     Names become lower case, values lose surrounding blanks, repeated fields stay apart and in order.
 
     Raises:
-        ApplicationProtocolError: not pairs of ``str``, a name that is no token, a value with CR, LF or NUL or
+        ApplicationProtocolError: not pairs of ``str``, a name that is no token, a value with control characters or
             with characters outside latin-1, a Content-Length that is not one number.
 
     Source:
@@ -162,7 +162,7 @@ def response_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> ResponseHe
             raw_value = value.strip(" \t").encode("latin-1")
             if _FORBIDDEN_IN_VALUE(raw_value):
                 raise ApplicationProtocolError(
-                    f"value of response header {name!r} contains CR, LF or NUL: {_excerpt(value)}",
+                    f"value of response header {name!r} contains CR, LF, NUL or another control: {_excerpt(value)}",
                     _PEP_HEADERS,
                 )
             if raw_name in _NOT_PASSED_AS_IS:

@@ -27,6 +27,8 @@ def split_path(path: str, root_path: str) -> tuple[str, str]:
     prefix = root_path.rstrip("/")
     if not prefix:
         return "", path
+    if prefix[0] != "/":
+        prefix = "/" + prefix
     if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
         return prefix, path[len(prefix) :]
     return prefix, path

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from .paths import latin1_from_text
+
 _VERSIONS: Final = {
     0x0300: "SSLv3",
     0x0301: "TLSv1",
@@ -59,7 +61,7 @@ def ssl_variables(tls: Mapping[str, Any]) -> dict[str, str]:
         for number, certificate in enumerate(chain[1:]):
             variables[f"SSL_CLIENT_CERT_CHAIN_{number}"] = certificate
     if tls.get("client_cert_name"):
-        variables["SSL_CLIENT_S_DN"] = tls["client_cert_name"]
+        variables["SSL_CLIENT_S_DN"] = latin1_from_text(tls["client_cert_name"])
     failure = tls.get("client_cert_error")
     if failure:
         variables["SSL_CLIENT_VERIFY"] = f"FAILED:{failure}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context
 from typing import Any, Final, TypeAlias
 
@@ -38,7 +38,19 @@ Item: TypeAlias = "bytes | Message | Note"
 
 
 class Call:
-    """A job for the pool: runs the application and puts its response into ``pipe``."""
+    """A job for the pool: runs the application and puts its response into ``pipe``.
+
+    Attributes:
+        nobody_waits: set by the loop's side when it has gone before the call's end, so that failures are logged.
+    """
+
+    # What most calls never change stands here: setting it for each of them would cost.
+    nobody_waits = False
+    _trailers: Callable[[], Iterable[tuple[str, str]]] | None = None
+    _body_ended = False
+    _watching = False
+    _last_items: Sequence[Item] = ()
+    _failure: BaseException | None = None
 
     def __init__(
         self,
@@ -67,12 +79,6 @@ class Call:
         self._context = context
         self._state = ResponseState(environ["REQUEST_METHOD"] == "HEAD", app_name)
         self._extensions: dict[str, Any] = environ["asgi.scope"].get("extensions") or {}
-        self._trailers: Callable[[], Iterable[tuple[str, str]]] | None = None
-        self._body_ended = False
-        self._last_items: list[Item] = []
-        self._failure: BaseException | None = None
-        self._watching = False
-        self.nobody_waits = False
         environ["bridges.client_disconnected"] = self.client_disconnected
         if _EARLY_HINT in self._extensions:
             environ["wsgi.early_hints"] = self.early_hints
@@ -170,7 +176,10 @@ class Call:
     # The response.
 
     def _respond(self) -> None:
-        result = self._app(self._environ, self.start_response)
+        # The environ holds this call's methods; without this it would take the garbage collector to free both.
+        environ, self._environ = self._environ, {}
+        result = self._app(environ, self.start_response)
+        del environ
         try:
             if type(result) is list or type(result) is tuple:
                 self._send_whole(result)

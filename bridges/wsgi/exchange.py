@@ -7,6 +7,7 @@ to ``receive``, which is called from one place only and never by two tasks at on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Final
 
@@ -31,7 +32,20 @@ _JOIN_BYTES: Final = 65_536
 
 
 class Exchange:
-    """One request between the server's task and a thread of the pool."""
+    """One request between the server's task and a thread of the pool.
+
+    Attributes:
+        head_sent: True once the head of the response was given to the server.
+    """
+
+    # What most requests never change stands here: setting it for each of them would cost.
+    head_sent = False
+    _body: StreamedBody | None = None
+    _response_complete = False
+    _refusal: PeerProtocolError | None = None
+    _listener_failure: BaseException | None = None
+    _pending: Sequence[Item] = ()
+    _sending: anyio.CancelScope | None = None
 
     def __init__(
         self,
@@ -58,13 +72,6 @@ class Exchange:
         self._gate = gate = current_gate()
         self._pipe: ThreadToLoop[Item] = ThreadToLoop(gate, buffer_bytes)
         self._call = Call(app, app_name, environ, self._pipe, gate, copy_context())
-        self._body: StreamedBody | None = None
-        self._response_complete = False
-        self._refusal: PeerProtocolError | None = None
-        self._listener_failure: BaseException | None = None
-        self._pending: list[Item] = []
-        self._sending: anyio.CancelScope | None = None
-        self.head_sent = False
 
     def stream_body(self, environ: Environ, begun: list[bytes], meter: BodyMeter) -> None:
         """Give the application a body that is received while it reads.
@@ -117,16 +124,16 @@ class Exchange:
             if taken is None:
                 return False
             items, ended = taken
+            if ended:
+                await self._forward(items)
+                return True
             size += sum(len(item) for item in items if isinstance(item, bytes))
-            if size > _LISTEN_AFTER_BYTES and not ended:
+            if size > _LISTEN_AFTER_BYTES:
                 self._pending = (
                     items  # a send that waits for its client needs somebody who hears it leave
                 )
                 return False
-            wants_listener = await self._forward(items)
-            if ended:
-                return True
-            if wants_listener:
+            if await self._forward(items):
                 return False
         return False
 
@@ -159,6 +166,7 @@ class Exchange:
 
     async def _answer_to_the_end(self) -> None:
         items, ended = self._pending, False
+        self._pending = ()
         while True:
             with anyio.CancelScope() as self._sending:
                 await self._forward(items)
@@ -168,7 +176,7 @@ class Exchange:
                 self._body.want()  # what comes ahead of the application also tells that the client is there
             items, ended = await self._pipe.take()
 
-    async def _forward(self, items: list[Item]) -> bool:
+    async def _forward(self, items: Sequence[Item]) -> bool:
         """Send a batch, joining neighbouring chunks; tells whether it asks for a listener."""
         if self._pipe.closed is not None:
             return False
