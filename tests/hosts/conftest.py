@@ -44,7 +44,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test one process per host for every app that its module names in APPS."""
     if "server" in metafunc.fixturenames:
-        cells = [(host.name, app) for app in metafunc.module.APPS for host in HOSTS]
+        http2_only = getattr(metafunc.module, "HTTP2_ONLY", False)
+        hosts = [host for host in HOSTS if host.http2 or not http2_only]
+        cells = [(host.name, app) for app in metafunc.module.APPS for host in hosts]
         ids = [f"{host}-{app}" for host, app in cells]
         metafunc.parametrize("server", cells, ids=ids, indirect=True, scope="module")
 

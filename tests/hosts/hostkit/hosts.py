@@ -137,6 +137,20 @@ LIMITS: tuple[Limit, ...] = (
         "hypercorn sends 100 Continue by itself, before the application has asked for the body.",
     ),
     Limit(
+        "hypercorn-.*-h2",
+        "test_late_data_keeps_the_connection",
+        "Gone",
+        "hypercorn loses the whole HTTP/2 connection (KeyError in its log) when a piece of the upload arrives after the"
+        " application has answered.",
+    ),
+    Limit(
+        "hypercorn-trio-h2",
+        "test_late_data_costs_nobody_else",
+        "Connection refused",
+        "hypercorn on trio stops serving altogether when a piece of an HTTP/2 upload arrives after the application has"
+        " answered: its KeyError ends the server.",
+    ),
+    Limit(
         "hypercorn-trio-.*",
         "test_new_app_beside_it",
         "'new'",

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from .hosts import APPS, Host
+from .raw import CLIENT_SECONDS, Transport2
 
 APPS_DIRECTORY = Path(__file__).parent.parent / "apps"
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
-CLIENT_SECONDS = 15.0
 
 
 def make_certificate(directory: Path) -> tuple[str, str]:
@@ -118,9 +118,7 @@ class Server:
         """Open a client with connections of its own."""
         return httpx.Client(
             base_url=f"{self.scheme}://127.0.0.1:{self.port}",
-            http1=not self.host.http2,
-            http2=self.host.http2,
-            verify=self.context if self.context else False,
+            transport=Transport2(self) if self.host.http2 else None,
             timeout=CLIENT_SECONDS,
             trust_env=False,
             **options,  # type: ignore[arg-type]  # httpx.Client's own options
