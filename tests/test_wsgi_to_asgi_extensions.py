@@ -53,7 +53,7 @@ class FileApp:
 
 
 async def file_answer(app: FileApp, *extensions: str, method: str = "GET") -> FakeServer:
-    server = await request(WSGIToASGI(app), method, extensions=dict.fromkeys(extensions, {}))
+    server = await request(WSGIToASGI(app), method, extensions={key: {} for key in extensions})
     assert app.file.closed
     return server
 

@@ -141,6 +141,29 @@ async def test_an_error_of_close_reaches_the_server() -> None:
     end_pool(adapter)
 
 
+@pytest.mark.spec("PEP 3333", "Specification Details")
+@pytest.mark.parametrize("chunks", [[], [b"a"], [b"a", b"b", b"c"], [b"", b"a"]])
+async def test_an_iterator_is_not_asked_beyond_its_end(chunks: list[bytes]) -> None:
+    """``next()`` is called once for each chunk and once for the end: a second end may block or raise."""
+
+    class Counting:
+        def __init__(self) -> None:
+            self.asked = 0
+            self._chunks = iter(chunks)
+
+        def __iter__(self) -> Counting:
+            return self
+
+        def __next__(self) -> bytes:
+            self.asked += 1
+            return next(self._chunks)
+
+    result = Counting()
+    server = await request(WSGIToASGI(giving(result)))
+    assert server.body == b"".join(chunks)
+    assert result.asked == len(chunks) + 1
+
+
 @pytest.mark.spec("FR 12")
 async def test_nothing_is_sent_when_the_application_raises_after_start_response() -> None:
     """The head waits for the first chunk, so that the server can still answer 500."""
