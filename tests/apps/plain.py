@@ -34,7 +34,7 @@ def echo(environ: Environ, start_response: StartResponse) -> list[bytes]:
 def lines(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
     """Answer line by line while the body is read."""
     start_response("200 OK", TEXT[:])
-    while line := environ["wsgi.input"].readline(1000):
+    for line in environ["wsgi.input"]:
         yield line.upper()
 
 
@@ -76,7 +76,7 @@ def writes(environ: Environ, start_response: StartResponse) -> list[bytes]:
 
 def empty(environ: Environ, start_response: StartResponse) -> list[bytes]:
     """Answer without a body."""
-    start_response("204 No Content", [])
+    start_response("204 No Content", [("Content-Length", "0")])
     return []
 
 
