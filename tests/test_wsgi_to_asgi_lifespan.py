@@ -204,7 +204,7 @@ async def test_lifespan_starts_no_thread_without_a_hook() -> None:
     adapter = WSGIToASGI(hello)
     async with lifespan(adapter) as server:
         await server.tell("startup")
-        assert not [thread for thread in threading.enumerate() if thread.name == "bridges-worker-1"]
+        assert adapter.pool is None or adapter.pool.snapshot().threads == 0
         await server.tell("shutdown")
 
 
