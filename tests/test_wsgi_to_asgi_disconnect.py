@@ -240,6 +240,23 @@ async def test_a_client_that_leaves_a_blocked_writer() -> None:
 
 
 @pytest.mark.spec("FR 33")
+@pytest.mark.parametrize("number", [1, 2, 10])
+async def test_a_send_that_hangs_when_the_client_has_left(number: int) -> None:
+    """Some servers let such a ``send()`` wait for ever: the request ends all the same."""
+    stream = Stream()
+
+    async def on_send(count: int, message: Message) -> None:
+        if count == number:
+            server.leave()
+            await anyio.sleep_forever()
+
+    server = server_for(on_send=on_send)
+    adapter = WSGIToASGI(stream.app, max_threads=1, buffer_bytes=2000)
+    await server.serve(adapter)
+    await stream.assert_closed_and_freed(adapter)
+
+
+@pytest.mark.spec("FR 33")
 async def test_a_departed_client_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """Clients leave all the time: nothing is logged above DEBUG."""
     stream = Stream()
