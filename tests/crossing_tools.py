@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
@@ -22,7 +23,7 @@ from bridges.crossing.gates import Gate, Signal, current_gate
 Result = TypeVar("Result")
 
 # Where a wait can only end by an error, that error is better than the time limit of the whole test.
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 10.0
 
 
 def soon(event: threading.Event) -> None:
@@ -122,7 +123,9 @@ class WatchedGate:
 
     async def until_task_waits(self) -> None:
         """Let the loop run until a task waits for a signal of this gate."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not any(signal.has_waiter for signal in self._signals):
+            assert time.monotonic() < deadline, "no task waits"
             await anyio.lowlevel.checkpoint()
 
     async def until_thread_waits(self) -> None:

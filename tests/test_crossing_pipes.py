@@ -529,22 +529,35 @@ async def test_fail_after_the_end_changes_nothing():
 
 
 async def test_put_waits_while_the_pipe_is_full():
-    """A put that fills the pipe returns when the thread has taken bytes, and wakes up once for that."""
+    """A chunk without room goes in when the thread has taken bytes, and its task wakes up once for that."""
     gate, pipe = inward()
-    order: list[str] = []
-
-    async def produce() -> None:
-        await pipe.put(b"x" * LIMIT)
-        order.append("put")
-
+    await pipe.put(b"x" * LIMIT)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(produce)
+        tasks.start_soon(pipe.put, b"y")
         await gate.until_task_waits()
         assert gate.rings == 0
-        order.append("take")
         assert await Running(pipe.take).wait() == b"x" * LIMIT
-    assert order == ["take", "put"]
     assert gate.rings == 1
+    assert pipe.take() == b"y"
+
+
+async def test_chunk_that_fits_exactly_does_not_wait():
+    """The limit itself is allowed."""
+    _, pipe = inward()
+    await pipe.put(b"x" * (LIMIT - 1))
+    await pipe.put(b"y")
+    assert [pipe.take(), pipe.take()] == [b"x" * (LIMIT - 1), b"y"]
+
+
+async def test_chunk_larger_than_the_limit_travels_alone():
+    """A chunk that can never fit goes in when the pipe is empty, and not before."""
+    gate, pipe = inward()
+    await pipe.put(b"x")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pipe.put, b"y" * LIMIT * 2)
+        await gate.until_task_waits()
+        assert pipe.take() == b"x"
+    assert pipe.take() == b"y" * LIMIT * 2
 
 
 async def test_put_into_a_pipe_begun_full():
@@ -566,26 +579,27 @@ async def test_takes_of_a_pipe_that_is_not_full_ring_nobody():
 
 
 async def test_put_goes_on_waiting_until_there_is_room():
-    """A chunk taken from a pipe that stays full does not let the producer on."""
-    gate, pipe = inward(LIMIT, (b"x", b"y" * LIMIT))
+    """A chunk taken that does not make room enough does not let the producer on."""
+    gate, pipe = inward(LIMIT, (b"x", b"y" * (LIMIT - 1)))
     done: list[str] = []
 
     async def produce() -> None:
-        await pipe.put(b"z")
+        await pipe.put(b"zz")
         done.append("put")
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(produce)
         await gate.until_task_waits()
         assert await Running(pipe.take).wait() == b"x"
-        assert gate.rings == 0
-        assert await Running(pipe.take).wait() == b"y" * LIMIT
+        await gate.until_task_waits()
+        assert done == []
+        assert await Running(pipe.take).wait() == b"y" * (LIMIT - 1)
     assert done == ["put"]
+    assert pipe.take() == b"zz"
 
 
-async def test_take_between_the_last_put_and_its_wait():
-    """Room made before a producer begins to wait for it is not overlooked."""
-    consumers: list[Running[bytes]] = []
+async def test_take_between_a_look_for_room_and_the_wait():
+    """Room made after a producer has found none and before it begins to wait is not overlooked."""
 
     class TakenAtOnce(WatchedGate):
         def signal(self) -> Any:
@@ -593,29 +607,33 @@ async def test_take_between_the_last_put_and_its_wait():
             inner = signal.wait
 
             async def wait() -> None:
-                consumers.append(Running(pipe.take))
-                consumers[-1].result()
+                taken.append(Running(pipe.take).result())
                 await inner()
 
             signal.wait = wait  # type: ignore[method-assign]  # that is the interleaving
             return signal
 
-    gate = TakenAtOnce(current_gate())
-    pipe = LoopToThread(gate, LIMIT)  # type: ignore[arg-type]  # stands for one
+    taken: list[bytes] = []
+    pipe = LoopToThread(TakenAtOnce(current_gate()), LIMIT)  # type: ignore[arg-type]  # stands for one
     await pipe.put(b"x" * LIMIT)
-    assert [consumer.result() for consumer in consumers] == [b"x" * LIMIT]
+    await pipe.put(b"y")
+    assert taken == [b"x" * LIMIT]
+    assert pipe.take() == b"y"
 
 
-async def test_cancelled_put_keeps_its_chunk():
-    """A put that is cancelled while it waits for room has put its chunk, once, and later puts work."""
+async def test_cancelled_put_drops_its_chunk():
+    """A put that is cancelled while it waits for room has put nothing, and later puts work."""
     gate, pipe = inward()
+    await pipe.put(b"x" * LIMIT)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pipe.put, b"x" * LIMIT)
+        tasks.start_soon(pipe.put, b"dropped")
         await gate.until_task_waits()
         tasks.cancel_scope.cancel()
     assert pipe.take() == b"x" * LIMIT
     await pipe.put(b"next")
     assert pipe.take() == b"next"
+    with pytest.raises(CrossingError):
+        pipe.take()
 
 
 @pytest.mark.spec("FR 31")
@@ -838,6 +856,7 @@ class InwardModel(RuleBasedStateMachine):
         self.pipe = LoopToThread(self.gate, LIMIT)  # type: ignore[arg-type]  # stands for one
         self.there: list[bytes] = []
         self.producer: Stepped | None = None
+        self.chunk = b""
         self.ended = False
         self.failure: BaseException | None = None
         self.put_bytes = b""
@@ -846,8 +865,7 @@ class InwardModel(RuleBasedStateMachine):
     @precondition(lambda self: self.producer is None and not self.ended)
     @rule(chunk=st.binary(min_size=1, max_size=LIMIT + 5))
     def put(self, chunk: bytes) -> None:
-        self.there.append(chunk)
-        self.put_bytes += chunk
+        self.chunk = chunk
         self.producer = Stepped(self.pipe.put(chunk))
         self._check_producer()
 
@@ -890,8 +908,12 @@ class InwardModel(RuleBasedStateMachine):
     def _check_producer(self) -> None:
         producer = self.producer
         assert producer is not None
-        assert producer.done == (sum(map(len, self.there)) < LIMIT), "it waits without need, or not"
+        weight = sum(map(len, self.there))
+        has_room = not weight or weight + len(self.chunk) <= LIMIT
+        assert producer.done == has_room, "it waits without need, or does not wait"
         if producer.done:
+            self.there.append(self.chunk)
+            self.put_bytes += self.chunk
             self.producer = None
 
     @invariant()
