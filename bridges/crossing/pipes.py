@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from ..errors import CrossingError
@@ -76,24 +76,29 @@ class ThreadToLoop(Generic[Item]):
     # The producer's end: one thread.
 
     def put(self, item: Item, weight: int = 0) -> None:
-        """Append an item, waiting for room if the pipe is full.
+        """Append an item, waiting for room if the pipe is full; see ``put_all``."""
+        self.put_all((item,), weight)
+
+    def put_all(self, items: Sequence[Item], weight: int) -> None:
+        """Append items that belong together, with one wake-up, waiting for room if the pipe is full.
 
         Args:
-            item: what the consumer gets.
-            weight: its size in bytes; an item without weight never waits.
+            items: what the consumer gets.
+            weight: their size in bytes; items without weight never wait.
 
         Raises:
             BaseException: the one that the consumer closed the pipe with.
         """
         with self._lock:
+            while weight and self._weight and self._weight + weight > self._limit:
+                if self._closed is not None:
+                    raise self._closed
+                self._wait()
             if self._closed is not None:
                 raise self._closed
-            if not weight or not self._weight or self._weight + weight <= self._limit:
-                self._items.append(item)
-                self._weight += weight
-                starving, self._starving = self._starving, False
-            else:
-                starving = self._wait_for_room(item, weight)
+            self._items += items
+            self._weight += weight
+            starving, self._starving = self._starving, False
         if starving:
             self._wake_consumer()
 
@@ -135,16 +140,6 @@ class ThreadToLoop(Generic[Item]):
                 error
             )  # nobody will ever take: a producer that goes on must not wait for that
             raise
-
-    def _wait_for_room(self, item: Item, weight: int) -> bool:
-        while self._weight and self._weight + weight > self._limit:
-            self._wait()
-            if self._closed is not None:
-                raise self._closed
-        self._items.append(item)
-        self._weight += weight
-        starving, self._starving = self._starving, False
-        return starving
 
     def _wait(self) -> None:
         """Let go of the pipe until the consumer has come by; holding its lock before and after."""

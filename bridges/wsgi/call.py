@@ -135,10 +135,7 @@ class Call:
 
     def write(self, data: bytes, /) -> None:
         """Send a piece of the body, for applications that cannot return it (PEP 3333)."""
-        body = self._state.feed(data)
-        self._send_head()
-        if body:
-            self._pipe.put(body, len(body))
+        self._send_piece(self._state.feed(data))
         self._note_surplus()
 
     def early_hints(self, headers: Iterable[tuple[str, str]], /) -> None:
@@ -207,8 +204,7 @@ class Call:
                 items.append(body)
         self._note_surplus()
         if state.remaining:
-            for item in items:
-                self._pipe.put(item)
+            self._pipe.put_all(items, 0)
             state.finish()
         if not self._body_ended:
             items.append(Note.END_OF_BODY)
@@ -225,52 +221,50 @@ class Call:
             self._send_chunks(wrapper)
             return
         message, length = plan
-        self._pipe.put(state.take_head(length))
-        self._pipe.put(message)
+        self._pipe.put_all((state.take_head(length), message), 0)
         self._pipe.drain()
 
     def _send_chunks(self, iterable: Iterable[bytes]) -> None:
-        state, put = self._state, self._pipe.put
+        state = self._state
         # Where no body may follow a head that is known, there is nothing to ask the application for.
         iterator = iter(() if state.status and not state.body_allowed else iterable)
         for chunk in iterator:
             body = state.feed(chunk)
             if not chunk:
                 continue
-            self._send_head()
-            if not state.body_allowed:
-                break
-            if body:
-                put(body, len(body))
+            self._send_piece(body)
             if state.plain:
                 self._send_plain(iterator)
-            elif state.surplus:
+            elif state.surplus or not state.body_allowed:
                 break
-            elif state.remaining == 0:
-                self._end_body()
         self._note_surplus()
-        self._send_head()
         state.finish()
-        self._end_body()
+        if not self._body_ended:
+            self._send_piece(b"", last=True)
         for message in self._trailer_messages():
-            put(message)
+            self._pipe.put(message)
 
     def _send_plain(self, iterator: Iterator[bytes]) -> None:
         """Send the rest of a body about which nothing is left to decide: the hot loop of streams."""
-        put, feed = self._pipe.put, self._state.feed
+        put, feed = self._pipe.put_all, self._state.feed
         for chunk in iterator:
             body = chunk if type(chunk) is bytes else feed(chunk)
             if body:
-                put(body, len(body))
+                put((body,), len(body))
 
-    def _send_head(self) -> None:
-        if not self._state.head_taken:
-            self._pipe.put(self._state.take_head(trailers=self._trailers is not None))
-
-    def _end_body(self) -> None:
-        if not self._body_ended:
+    def _send_piece(self, body: bytes, last: bool = False) -> None:
+        """Send a piece of the body together with what goes before and after it: the head, and the end."""
+        state = self._state
+        items: list[Item] = []
+        if not state.head_taken:
+            items.append(state.take_head(trailers=self._trailers is not None))
+        if body:
+            items.append(body)
+        if last or (state.remaining == 0 and not self._body_ended):
             self._body_ended = True
-            self._pipe.put(Note.END_OF_BODY)
+            items.append(Note.END_OF_BODY)
+        if items:
+            self._pipe.put_all(items, len(body))
 
     def _trailer_messages(self) -> list[Item]:
         if self._trailers is None:

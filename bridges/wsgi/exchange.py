@@ -167,13 +167,14 @@ class Exchange:
     async def _answer_to_the_end(self) -> None:
         items, ended = self._pending, False
         self._pending = ()
-        while True:
-            with anyio.CancelScope() as self._sending:
+        with anyio.CancelScope() as self._sending:
+            await self._forward(items)
+            while not ended:
+                if self.head_sent and self._body is not None:
+                    self._body.want()  # what comes ahead of the application also tells that the client is there
+                items, ended = await self._pipe.take()
                 await self._forward(items)
-            if ended:
-                return
-            if self.head_sent and self._body is not None:
-                self._body.want()  # what comes ahead of the application also tells that the client is there
+        while not ended:  # the client has left; what is still to come from the thread is its end
             items, ended = await self._pipe.take()
 
     async def _forward(self, items: Sequence[Item]) -> bool:
