@@ -275,7 +275,7 @@ async def test_the_end_of_the_body_is_known_without_another_receive() -> None:
 CALLS = st.one_of(
     st.tuples(st.just("read"), st.one_of(st.none(), st.integers(-1, 40))),
     st.tuples(st.just("readline"), st.one_of(st.just(-1), st.integers(0, 12))),
-    st.tuples(st.just("readlines"), st.one_of(st.just(-1), st.integers(0, 30))),
+    st.tuples(st.just("readlines"), st.sampled_from([-1, None])),
     st.tuples(st.just("__next__"), st.none()),
 )
 
@@ -316,6 +316,19 @@ def test_the_body_reads_like_a_file(
         return answer.body
 
     assert anyio.run(exchange) == repr(expected).encode()
+
+
+@pytest.mark.spec("FR 5")
+@pytest.mark.parametrize("hint", [1, 3, 4, 6, 100])
+async def test_readlines_with_a_hint(hint: int) -> None:
+    """The hint is bytes: whole lines come until it is reached or just exceeded; the rest stays."""
+    lines = [b"ab\n", b"c\n", b"def\n", b"g"]
+    first, rest = await read_with(
+        lambda stream: (stream.readlines(hint), stream.readlines()), [b"ab\nc", b"\nde", b"f\ng"]
+    )
+    assert first + rest == lines
+    assert sum(map(len, first)) >= min(hint, 10)
+    assert sum(map(len, first[:-1])) <= hint
 
 
 @pytest.mark.spec("FR 6")
