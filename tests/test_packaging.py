@@ -160,6 +160,7 @@ def test_importing_the_package_loads_no_server_and_no_back_end():
     third_party = {name for name in third_party if not name.startswith("__editable__")}
 
     assert third_party <= IMPORT_MAY_LOAD
+    assert "asyncio" not in loaded
     assert loaded & IMPORT_MUST_NOT_LOAD == set()
     assert {name for name in loaded if name.startswith("anyio._backends.")} == set()
     assert {name for name in loaded if re.match(r"bridges\.(server|gunicorn|cli)\b", name)} == set()

@@ -18,6 +18,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
@@ -222,6 +223,15 @@ def current_gate() -> Gate:
     if gate is None or gate.loop is not loop:
         gate = _here.asyncio_gate = AsyncioGate(loop)
     return gate
+
+
+def copy_context_for_thread() -> Context:
+    """Copy the context for work in a thread, where no async library runs whatever sniffio says here."""
+    context = copy_context()
+    library = getattr(sys.modules.get("sniffio"), "current_async_library_cvar", None)
+    if library is not None and library.get() is not None:
+        context.run(library.set, None)
+    return context
 
 
 def adopt(gate: Gate) -> None:

@@ -235,7 +235,8 @@ class Call:
             self._send_piece(body)
             if state.plain:
                 self._send_plain(iterator)
-            elif state.surplus or not state.body_allowed:
+                break
+            if state.surplus or not state.body_allowed:
                 break
         self._note_surplus()
         state.finish()

@@ -8,12 +8,11 @@ to ``receive``, which is called from one place only and never by two tasks at on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import copy_context
 from typing import Final
 
 import anyio
 
-from ..crossing.gates import current_gate
+from ..crossing.gates import copy_context_for_thread, current_gate
 from ..crossing.pipes import ThreadToLoop
 from ..crossing.pool import ThreadPool, Ticket
 from ..errors import ClientDisconnected, PeerProtocolError, PoolSaturated
@@ -21,11 +20,9 @@ from ..typing import Environ, Message, Receive, Send, WSGIApplication
 from .body import BodyMeter, StreamedBody
 from .call import Call, Item, Note
 
-# How long a streamed response or a queued request goes on before somebody listens for the client's leaving:
-# most are over by then, and a listener costs more than they do.
+# How long a request waits for a thread before somebody listens for its client's leaving: most are served by then,
+# and a listener costs more than they do.
 _LISTEN_AFTER_SECONDS: Final = 0.05
-_LISTEN_AFTER_BATCHES: Final = 4
-_LISTEN_AFTER_BYTES: Final = 65_536
 
 # Chunks that have piled up leave as one message, up to this size; past it copying costs more than sending.
 _JOIN_BYTES: Final = 65_536
@@ -41,7 +38,6 @@ class Exchange:
     # What most requests never change stands here: setting it for each of them would cost.
     head_sent = False
     _body: StreamedBody | None = None
-    _response_complete = False
     _refusal: PeerProtocolError | None = None
     _listener_failure: BaseException | None = None
     _pending: Sequence[Item] = ()
@@ -71,7 +67,7 @@ class Exchange:
         self._buffer_bytes = buffer_bytes
         self._gate = gate = current_gate()
         self._pipe: ThreadToLoop[Item] = ThreadToLoop(gate, buffer_bytes)
-        self._call = Call(app, app_name, environ, self._pipe, gate, copy_context())
+        self._call = Call(app, app_name, environ, self._pipe, gate, copy_context_for_thread())
 
     def stream_body(self, environ: Environ, begun: list[bytes], meter: BodyMeter) -> None:
         """Give the application a body that is received while it reads.
@@ -98,7 +94,7 @@ class Exchange:
         ticket, free = pool.submit(self._call)
         over = False
         try:
-            if not await self._answer_briefly(free):
+            if not await self._answer_at_once(free):
                 await self._converse(pool, ticket, queued=not free)
             over = True
         finally:
@@ -115,27 +111,22 @@ class Exchange:
             finally:
                 del failure  # or the exception and this frame would hold each other
 
-    async def _answer_briefly(self, free: bool) -> bool:
-        """Send what comes soon; tells whether that was the whole response, so that nobody needs to listen."""
-        size = 0
-        for batch in range(_LISTEN_AFTER_BATCHES):
-            patient = self._response_complete or (free and not batch)
-            taken = await (self._pipe.take() if patient else self._take_soon())
-            if taken is None:
-                return False
-            items, ended = taken
-            if ended:
-                await self._forward(items)
-                return True
-            size += sum(len(item) for item in items if isinstance(item, bytes))
-            if size > _LISTEN_AFTER_BYTES:
-                self._pending = (
-                    items  # a send that waits for its client needs somebody who hears it leave
-                )
-                return False
-            if await self._forward(items):
-                return False
-        return False
+    async def _answer_at_once(self, free: bool) -> bool:
+        """Send a response that is there as a whole; tells whether it was, so that nobody needs to listen."""
+        taken = await (self._pipe.take() if free else self._take_soon())
+        if taken is None:
+            return False
+        items, ended = taken
+        if not ended and items[-1] is not Note.END_OF_BODY:
+            self._pending = (
+                items  # a send that waits for its client needs somebody who hears it leave
+            )
+            return False
+        wants_listener = await self._forward(items)
+        while not ended and not wants_listener:
+            items, ended = await self._pipe.take()
+            wants_listener = await self._forward(items)
+        return ended
 
     async def _take_soon(self) -> tuple[list[Item], bool] | None:
         with anyio.move_on_after(_LISTEN_AFTER_SECONDS):
@@ -170,8 +161,6 @@ class Exchange:
         with anyio.CancelScope() as self._sending:
             await self._forward(items)
             while not ended:
-                if self.head_sent and self._body is not None:
-                    self._body.want()  # what comes ahead of the application also tells that the client is there
                 items, ended = await self._pipe.take()
                 await self._forward(items)
         while not ended:  # the client has left; what is still to come from the thread is its end
@@ -193,7 +182,6 @@ class Exchange:
                 size += len(item)
             elif item is Note.END_OF_BODY:
                 await self._send_body(chunks, more_body=False)
-                self._response_complete = True
             elif isinstance(item, Note):
                 wants_listener = True
                 self._heed(item)
@@ -214,6 +202,8 @@ class Exchange:
     async def _send_message(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.head_sent = True
+            if self._body is not None:
+                self._body.want()  # this send may wait for a client whose leaving only receive() tells
         await self._send(message)
 
     def _heed(self, note: Note) -> None:

@@ -78,10 +78,12 @@ def file_message(
     if file is None:
         return None
     facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
+        return None
     offset = file.tell()
     available = facts.st_size - offset
     count = available if length is None else length
-    if not stat.S_ISREG(facts.st_mode) or not 0 < count <= available:
+    if not 0 < count <= available:
         return None
     if ZEROCOPYSEND in extensions:
         return {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import Final
 
 import anyio.to_thread
 
-from ..crossing.gates import Gate, adopt, current_gate
+from ..crossing.gates import Gate, adopt, copy_context_for_thread, current_gate
 from ..crossing.pipes import ThreadToLoop
 from ..crossing.pool import ThreadPool
 from ..errors import PoolClosed, ServerProtocolError
@@ -88,7 +88,7 @@ async def _run_hook(phase: str, hook: Hook | None, pool: ThreadPool) -> BaseExce
         return None
     gate = current_gate()
     pipe: ThreadToLoop[None] = ThreadToLoop(gate, 1)
-    pool.submit(_HookCall(hook, pipe, gate, copy_context()))
+    pool.submit(_HookCall(hook, pipe, gate, copy_context_for_thread()))
     await pipe.take()
     if pipe.failure is not None:
         _log.error("the %s hook failed", phase, exc_info=pipe.failure)
