@@ -209,6 +209,34 @@ async def test_lifespan_starts_no_thread_without_a_hook() -> None:
 
 
 @pytest.mark.spec("behaviours.md", "WSGIToASGI: lifespan")
+async def test_a_hook_that_can_never_run_fails_the_startup() -> None:
+    """A shared pool that is shut down while the hook waits for a thread is told to the server."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def occupy(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        begun.set()
+        assert go_on.wait(EVENT_SECONDS)
+        return hello(environ, start_response)
+
+    pool = ThreadPool(1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(request, WSGIToASGI(occupy, pool=pool))
+        await until(begun)
+        async with (
+            lifespan(WSGIToASGI(hello, pool=pool, startup=lambda: None)) as server,
+            anyio.create_task_group() as asking,
+        ):
+            asking.start_soon(server.tell, "startup")
+            while not pool.snapshot().queued:
+                await anyio.sleep(0)
+            pool.shutdown(0)
+        go_on.set()
+    assert server.sent[-1]["type"] == "lifespan.startup.failed"
+    assert "shut down" in server.sent[-1]["message"]
+    assert pool.shutdown(EVENT_SECONDS)
+
+
+@pytest.mark.spec("behaviours.md", "WSGIToASGI: lifespan")
 async def test_lifespan_state_is_seen_by_requests() -> None:
     """What the server puts into the state of the scope is under ``asgi.scope``."""
     state = {"database": object()}
