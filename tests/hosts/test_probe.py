@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import signal
 import socket
 import threading
 import uuid
@@ -19,7 +20,7 @@ APPS = ("wsgiref.validate", "werkzeug lint")
 BLOCK = bytes(range(256)) * 256
 MIB = 1 << 20
 # For an answer that comes at once or, from a host that is known for it, never.
-IMPATIENT_SECONDS = 3
+IMPATIENT_SECONDS = 2
 
 
 @pytest.fixture
@@ -500,7 +501,8 @@ def test_process_stops_when_asked(server: Server) -> None:
         raw.head()
         reader = threading.Thread(target=read_to_the_end, args=(raw,))
         reader.start()
-        assert server.stop() in (0, -15)
+        # Any end of its own will do: hypercorn's exit code is 1 when it had to cancel a request.
+        assert server.stop() != -signal.SIGKILL
         reader.join()
 
 

@@ -25,7 +25,7 @@ Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], object]]
 TEXT = [("Content-Type", "text/plain")]
 BLOCK = bytes(range(256)) * 256  # 64 KiB
-WAIT_SECONDS = 3
+WAIT_SECONDS = 2
 
 pool = ThreadPool(max_threads=16)
 

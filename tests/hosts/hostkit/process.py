@@ -12,11 +12,12 @@ import ssl
 import subprocess
 from pathlib import Path
 
-import bridges
 import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+import bridges
 
 from .hosts import APPS, Host
 from .raw import CLIENT_SECONDS, Transport2

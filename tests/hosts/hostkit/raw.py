@@ -52,7 +52,7 @@ class Exchange:
         self.authority = f"127.0.0.1:{server.port}".encode()
         self.scheme = server.scheme.encode()
 
-    def __enter__(self: Self) -> Self:
+    def __enter__(self: Self) -> Self:  # noqa: PYI019  # typing.Self came with 3.11
         return self
 
     def __exit__(
@@ -189,15 +189,16 @@ class Exchange2(Exchange):
 
     def send(self, data: bytes, end: bool = False) -> None:
         early: list[h2.events.Event] = []
-        while data:
+        left = memoryview(data)
+        while left:
             window = self.protocol.local_flow_control_window(self.STREAM)
-            size = min(window, self.protocol.max_outbound_frame_size, len(data))
+            size = min(window, self.protocol.max_outbound_frame_size, len(left))
             if size:
                 # The end goes with the last bytes: hypercorn loses the connection over a frame that
                 # comes when the application has answered already (see test_late_data.py).
-                last = end and size == len(data)
-                self.protocol.send_data(self.STREAM, data[:size], end_stream=last)
-                data = data[size:]
+                last = end and size == len(left)
+                self.protocol.send_data(self.STREAM, bytes(left[:size]), end_stream=last)
+                left = left[size:]
                 self.flush()
             else:
                 event = self.next_event()

@@ -91,7 +91,7 @@ def upload(request: HttpRequest) -> JsonResponse:
 
 def file(request: HttpRequest) -> FileResponse:
     # Closed by the response, at the end of the request.
-    return FileResponse(open(__file__, "rb"), filename="urls.py")  # noqa: SIM115
+    return FileResponse(open(__file__, "rb"), filename="urls.py")
 
 
 def rows(request: HttpRequest) -> StreamingHttpResponse:
