@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,14 @@ import trio
 from asgiref.sync import async_to_sync
 from crossing_tools import PATIENCE_SECONDS, Running, WatchedSignal, dead_gate, run_on, soon
 
-from bridges.crossing.gates import AsyncioGate, Gate, TrioGate, adopt, current_gate
+from bridges.crossing.gates import (
+    AsyncioGate,
+    Gate,
+    TrioGate,
+    adopt,
+    copy_context_for_thread,
+    current_gate,
+)
 from bridges.errors import CrossingError
 
 
@@ -551,37 +560,62 @@ def test_adopting_one_loop_after_another(anyio_backend):
 
 
 def test_adopting_trio_after_asyncio():
-    """A thread that served asyncio before does not call back into that loop from a request of trio."""
+    """A thread that served asyncio before does not call back into that loop, which goes on, for a request of trio."""
+    gates: dict[str, Gate] = {}
+    idents: dict[str, int] = {}
+    ready = threading.Barrier(3)
+    end = threading.Event()
 
-    async def call_from(thread_runs: Callable[..., Any]) -> Any:
-        gate = current_gate()
+    async def live(backend: str) -> None:
+        gates[backend], idents[backend] = current_gate(), threading.get_ident()
+        ready.wait(PATIENCE_SECONDS)
+        await anyio.to_thread.run_sync(soon, end)
 
-        def call_back() -> Any:
-            adopt(gate)
-            return anyio.from_thread.run(_where)[1], async_to_sync(_where)()[1]
+    def call_back() -> list[Any]:
+        seen = []
+        for backend in ("asyncio", "trio"):
+            adopt(gates[backend])
+            seen += [anyio.from_thread.run(_where), async_to_sync(_where)()]
+        return seen
 
-        return await anyio.to_thread.run_sync(thread_runs, call_back)
+    loops = [
+        Running(lambda backend=backend: anyio.run(live, backend, backend=backend))
+        for backend in ("asyncio", "trio")
+    ]
+    ready.wait(PATIENCE_SECONDS)
+    try:
+        answers = Running(call_back).result()
+    finally:
+        end.set()
+        for loop in loops:
+            loop.result()
+    on_asyncio, on_trio = (idents["asyncio"], "AsyncioGate"), (idents["trio"], "TrioGate")
+    assert answers[:3] == [on_asyncio, on_asyncio, on_trio]
+    # asgiref knows asyncio only: for trio it makes a loop of its own.
+    assert answers[3][1] == "AsyncioGate"
+    assert answers[3] != on_asyncio
 
-    requests: list[tuple[Callable[[], Any], threading.Event, list[Any]]] = []
-    arrived = threading.Semaphore(0)
 
-    def serve_two() -> None:
-        for number in range(2):
-            assert arrived.acquire(timeout=PATIENCE_SECONDS)
-            function, done, results = requests[number]
-            try:
-                results.append(function())
-            finally:
-                done.set()
+_who = contextvars.ContextVar("_who", default="nobody")
 
-    def in_server(function: Callable[[], Any]) -> Any:
-        done, results = threading.Event(), []
-        requests.append((function, done, results))
-        arrived.release()
-        soon(done)
-        return results[0]
 
-    server = Running(serve_two)
-    assert anyio.run(call_from, in_server, backend="asyncio") == ("AsyncioGate", "AsyncioGate")
-    assert anyio.run(call_from, in_server, backend="trio") == ("TrioGate", "AsyncioGate")
-    server.result()
+@pytest.mark.spec("FR 98")
+@pytest.mark.parametrize("library", ["trio", None, "no sniffio"])
+def test_context_for_a_thread(monkeypatch, library):
+    """A thread gets the variables of its request, but no word of an async library that runs elsewhere."""
+    running = contextvars.ContextVar("running", default=None)
+    if library == "no sniffio":
+        monkeypatch.delitem(sys.modules, "sniffio", raising=False)
+    else:
+        sniffio = types.SimpleNamespace(current_async_library_cvar=running)
+        monkeypatch.setitem(sys.modules, "sniffio", sniffio)
+        running.set(library)
+    token = _who.set("request")
+    try:
+        context = copy_context_for_thread()
+        assert (context[_who], context.get(running)) == ("request", None)
+        context.run(_who.set, "thread")
+        assert _who.get() == "request"
+        assert running.get() == (library if library != "no sniffio" else None)
+    finally:
+        _who.reset(token)

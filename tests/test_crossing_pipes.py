@@ -779,6 +779,22 @@ class OutwardModel(RuleBasedStateMachine):
             self._expect_ring()
 
     @precondition(lambda self: not self.ended)
+    @rule(count=st.integers(0, 3), weight=st.integers(0, LIMIT + 5))
+    def put_all(self, count: int, weight: int) -> None:
+        items = [self.next_item + 1 + number for number in range(count)]
+        self.next_item += count
+        if self.reason is not None:
+            with pytest.raises(Gone):
+                self.pipe.put_all(items, weight)
+        elif weight and self._weight() and self._weight() + weight > LIMIT:
+            with pytest.raises(CrossingError):
+                self.pipe.put_all(items, weight)
+        elif items:
+            self.pipe.put_all(items, weight)
+            self.there += zip(items, [weight] + [0] * (count - 1), strict=True)
+            self._expect_ring()
+
+    @precondition(lambda self: not self.ended)
     @rule()
     def drain(self) -> None:
         if self.reason is not None:
