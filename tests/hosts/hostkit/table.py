@@ -16,7 +16,8 @@ INTRODUCTION = """\
 Written by the test run (`pytest tests/hosts --write-compatibility`), compared with it by every other full run.
 Each cell is one process of that server serving that application through `WSGIToASGI`,
 driven by a real client over the loopback interface.
-"yes (n)" means that n checks passed; a number in brackets leads to what the server itself cannot do, whatever runs on it.
+"yes (n)" means that n checks passed; a number in brackets leads to what the server itself cannot do,
+whatever runs on it.
 """
 
 COLUMNS = """\
