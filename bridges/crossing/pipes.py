@@ -43,11 +43,10 @@ class ThreadToLoop(Generic[Item]):
         "_items",
         "_limit",
         "_lock",
-        "_room",
         "_signal",
         "_starving",
         "_taken_weight",
-        "_waiting_producer",
+        "_waiter",
         "_weight",
         "failure",
     )
@@ -69,8 +68,7 @@ class ThreadToLoop(Generic[Item]):
         self._starving = True
         self._ended = False
         self._closed: BaseException | None = None
-        self._waiting_producer = False
-        self._room: threading.Lock | None = None
+        self._waiter: threading.Lock | None = None  # held by a producer that waits for its release
         self.failure: BaseException | None = None
 
     # The producer's end: one thread.
@@ -147,13 +145,11 @@ class ThreadToLoop(Generic[Item]):
             raise CrossingError(
                 "the event loop would wait for itself: write the response in a thread, not from async code"
             )
-        if self._room is None:
-            self._room = threading.Lock()
-            self._room.acquire()
-        self._waiting_producer = True
+        waiter = self._waiter = threading.Lock()
+        waiter.acquire()
         self._lock.release()
         try:
-            self._room.acquire()
+            waiter.acquire()
         finally:
             self._lock.acquire()
 
@@ -184,8 +180,8 @@ class ThreadToLoop(Generic[Item]):
                     self._taken_weight = self._weight
                     ended = self._ended
                     self._starving = not items and not ended
-                    if self._waiting_producer:
-                        self._let_producer_on()
+                    if self._waiter is not None:
+                        self._let_producer_on(self._waiter)
                 if items or ended:
                     return items, ended
             await self._signal.wait()
@@ -196,13 +192,12 @@ class ThreadToLoop(Generic[Item]):
             if self._closed is None:
                 self._closed = reason
                 self._items = []
-                if self._waiting_producer:
-                    self._let_producer_on()
+                if self._waiter is not None:
+                    self._let_producer_on(self._waiter)
 
-    def _let_producer_on(self) -> None:
-        self._waiting_producer = False
-        if self._room is not None:
-            self._room.release()
+    def _let_producer_on(self, waiter: threading.Lock) -> None:
+        self._waiter = None
+        waiter.release()
 
 
 class LoopToThread:
@@ -232,7 +227,7 @@ class LoopToThread:
         """Append a chunk, waiting for room if the pipe is full."""
         if not chunk:
             return
-        while True:
+        while not self._ended:
             with self._condition:
                 if not self._weight or self._weight + len(chunk) <= self._limit:
                     self._chunks.append(chunk)

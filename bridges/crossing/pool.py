@@ -345,7 +345,6 @@ class _Worker(threading.Thread):
                 else:
                     self.bell.acquire()
                     woken = True
-                del ticket  # or the request would live until the next one
         finally:
             self._say_goodbye()
 
