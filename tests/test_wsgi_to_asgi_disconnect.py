@@ -26,6 +26,7 @@ from driver import (
     until,
 )
 
+import bridges.wsgi.body as body_module
 from bridges import ThreadPool, WSGIToASGI, errors
 from bridges.typing import Environ, Message, Receive, Scope, Send, StartResponse
 
@@ -663,4 +664,42 @@ async def test_a_middleware_that_stops_calling_is_not_fatal() -> None:
 
     with pytest.raises(OuterFailure, match="middleware"):
         await server_for().serve(outer)
+    await stream.assert_closed_and_freed(adapter)
+
+
+@pytest.mark.spec("FR 33")
+@pytest.mark.spec("FR 35")
+async def test_a_client_that_leaves_behind_a_body_that_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full, unread request body does not hide the client's leaving from a response that streams on."""
+    monkeypatch.setattr(body_module, "_UNREAD_SECONDS", 0.01)
+    stream = Stream()
+
+    async def on_send(number: int, message: Message) -> None:
+        if server.given_bytes == 10_000:  # the pipe took 2,000 of them: the rest was given up
+            server.leave()
+
+    server = server_for("POST", body=[b"x" * 1000] * 10, open_body=True, on_send=on_send)
+    adapter = WSGIToASGI(stream.app, max_threads=1, buffer_bytes=2000)
+    await server.serve(adapter)
+    with pytest.raises(errors.ClientDisconnected):
+        stream.environ["wsgi.input"].read()
+    await stream.assert_closed_and_freed(adapter)
+
+
+@pytest.mark.spec("FR 8")
+@pytest.mark.spec("FR 33")
+async def test_a_client_that_leaves_after_its_body_grew_too_large() -> None:
+    """A body that is refused when the response has begun is dropped, and the leaving behind it is heard."""
+    stream = Stream()
+
+    async def on_send(number: int, message: Message) -> None:
+        if server.given_bytes == 10_000:
+            server.leave()
+
+    server = server_for("POST", body=[b"x" * 1000] * 10, open_body=True, on_send=on_send)
+    adapter = WSGIToASGI(stream.app, max_threads=1, max_body_bytes=1500)
+    await server.serve(adapter)
+    assert server.status == 200
     await stream.assert_closed_and_freed(adapter)

@@ -223,19 +223,27 @@ class LoopToThread:
 
     # The producer's end: one task.
 
+    def offer(self, chunk: bytes) -> bool:
+        """Append a chunk if there is room for it, or if nobody will take it any more; on the loop."""
+        with self._condition:
+            if self._ended or not chunk:
+                return True
+            if self._weight and self._weight + len(chunk) > self._limit:
+                self._producer_waits = True
+                return False
+            self._chunks.append(chunk)
+            self._weight += len(chunk)
+            self._condition.notify()
+            return True
+
+    async def room(self) -> None:
+        """Wait until the consumer has taken something since the last offer was refused."""
+        await self._room.wait()
+
     async def put(self, chunk: bytes) -> None:
         """Append a chunk, waiting for room if the pipe is full."""
-        if not chunk:
-            return
-        while not self._ended:
-            with self._condition:
-                if not self._weight or self._weight + len(chunk) <= self._limit:
-                    self._chunks.append(chunk)
-                    self._weight += len(chunk)
-                    self._condition.notify()
-                    return
-                self._producer_waits = True
-            await self._room.wait()
+        while not self.offer(chunk):
+            await self.room()
 
     def end(self) -> None:
         """Say that no more bytes come; on the loop."""

@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from ..crossing.gates import Gate
 from ..crossing.pipes import LoopToThread
 from ..errors import ClientDisconnected, PeerProtocolError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _READER_BYTES: Final = 65_536
+_UNREAD_SECONDS: Final = 30.0
 
 
 class BodyReader(io.RawIOBase):
@@ -102,8 +105,13 @@ class StreamedBody:
         """Have the reads raise once they are through with what was received; on the loop."""
         self._pipe.fail(failure)
 
-    async def pump(self, receive: Receive) -> None:
+    async def pump(self, receive: Receive, answering: Callable[[], bool]) -> None:
         """Wait until the body is wanted, then receive it into the pipe until it is complete.
+
+        Args:
+            receive: of the server.
+            answering: tells whether the response has begun. From then on an application that leaves a full pipe
+                unread for 30 seconds loses the rest: nobody would hear its client leave behind it.
 
         Raises:
             ClientDisconnected: the client left before that.
@@ -113,8 +121,14 @@ class StreamedBody:
         more = True
         while more:
             chunk, more = await self._meter.receive(receive)
-            if chunk:
-                await self._pipe.put(chunk)
+            while not self._pipe.offer(chunk):
+                with anyio.move_on_after(_UNREAD_SECONDS) as patience:
+                    await self._pipe.room()
+                if patience.cancelled_caught and answering():
+                    self.fail(
+                        ClientDisconnected("the rest of the request body was not read in time")
+                    )
+                    return
         self._pipe.end()
 
     def _take(self) -> bytes:

@@ -213,22 +213,32 @@ class Exchange:
     async def _listen(self, pool: ThreadPool, ticket: Ticket) -> None:
         """Receive the body, then the client's leaving; the only caller of ``receive`` once the call has begun."""
         try:
-            if self._body is not None:
-                await self._body.pump(self._receive)
-            # A request without a body still has its empty http.request to give; after that there is nothing but
-            # the disconnect to come (ASGI HTTP 2.5 "Disconnect"), and whoever says otherwise would go on for ever.
-            for _ in range(2):
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    self._leave(pool, ticket, "the client left")
-                    break
+            await self._receive_body()
+            await self._hear_leave(pool, ticket)
         except ClientDisconnected as error:
             self._leave(pool, ticket, str(error))
-        except PeerProtocolError as refusal:
-            self._refuse(refusal)
         except Exception as error:
             self._listener_failure = error
             self._leave(pool, ticket, "receive() of the server failed")
+
+    async def _receive_body(self) -> None:
+        if self._body is not None:
+            try:
+                await self._body.pump(self._receive, lambda: self.head_sent)
+            except PeerProtocolError as refusal:
+                self._refuse(refusal)
+
+    async def _hear_leave(self, pool: ThreadPool, ticket: Ticket) -> None:
+        """Receive, and drop what still comes of the body, until the client has left."""
+        # A request without a body has an empty http.request to give; after that there is nothing but the disconnect
+        # to come (ASGI HTTP 2.5 "Disconnect"), and a server that says otherwise would go on for ever.
+        ends_to_bear = 2
+        while ends_to_bear:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._leave(pool, ticket, "the client left")
+                return
+            ends_to_bear -= not message.get("more_body", False)
 
     def _leave(self, pool: ThreadPool, ticket: Ticket, reason: str) -> None:
         """Tell the thread that the client has left; a call that has not begun never will."""
