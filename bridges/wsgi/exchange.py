@@ -118,9 +118,8 @@ class Exchange:
             return False
         items, ended = taken
         if not ended and items[-1] is not Note.END_OF_BODY:
-            self._pending = (
-                items  # a send that waits for its client needs somebody who hears it leave
-            )
+            # A send that waits for its client needs somebody who hears it leave.
+            self._pending = items
             return False
         wants_listener = await self._forward(items)
         while not ended and not wants_listener:
@@ -145,9 +144,8 @@ class Exchange:
             except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as error:
-                failure = (
-                    error  # raised outside the task group, which would wrap it in an ExceptionGroup
-                )
+                # Raised outside the task group, which would wrap it in an ExceptionGroup.
+                failure = error
             tasks.cancel_scope.cancel()
         if failure is not None:
             try:
