@@ -89,25 +89,20 @@ class WSGIToASGI:
             ValueError: an option is out of range.
         """
         _check_application(app)
-        for name, hook in (("startup", startup), ("shutdown", shutdown)):
-            if hook is not None and not _is_plain_function(hook):
-                raise TypeError(
-                    f"{name} must be a plain function without arguments, got {hook!r:.80}"
-                )
+        _check_hooks(startup=startup, shutdown=shutdown)
         if header_policy not in HEADER_POLICIES:
             raise ValueError(
                 f"header_policy must be one of {HEADER_POLICIES}, got {header_policy!r:.80}"
             )
-        if buffer_bytes < 1:
-            raise ValueError(f"buffer_bytes must be at least 1, got {buffer_bytes}")
+        for name, least in (("max_threads", max_threads), ("buffer_bytes", buffer_bytes)):
+            if least < 1:
+                raise ValueError(f"{name} must be at least 1, got {least}")
         for name, limit in (
             ("max_body_bytes", max_body_bytes),
             ("spool_body_bytes", spool_body_bytes),
         ):
             if limit is not None and limit < 0:
                 raise ValueError(f"{name} must be None or at least 0, got {limit}")
-        if max_threads < 1:
-            raise ValueError(f"max_threads must be at least 1, got {max_threads}")
         self.app = self.__wrapped__ = app
         self.__signature__ = _SIGNATURE
         self.pool = pool
@@ -232,6 +227,12 @@ def _check_application(app: object) -> None:
             f"{_name_of(app)} is asynchronous, so it is an ASGI application already: give it to the server"
             " without WSGIToASGI"
         )
+
+
+def _check_hooks(**hooks: object) -> None:
+    for name, hook in hooks.items():
+        if hook is not None and not _is_plain_function(hook):
+            raise TypeError(f"{name} must be a plain function without arguments, got {hook!r:.80}")
 
 
 def _is_plain_function(hook: object) -> bool:
