@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import sys
@@ -143,7 +144,7 @@ class WSGIToASGI:
             await answer_lifespan(
                 receive,
                 send,
-                self._living_pool(),
+                self._living_pool,
                 startup=self._startup,
                 shutdown=self._shutdown,
                 end_pool=self._owns_pool,
@@ -172,11 +173,13 @@ class WSGIToASGI:
         except PeerProtocolError as refusal:
             if exchange is not None and exchange.head_sent:
                 raise
-            await _refuse(send, refusal.status_hint, str(refusal))
-        except (PoolSaturated, PoolClosed) as overflow:
+            await _refuse(scope, send, refusal.status_hint, str(refusal))
+        except (PoolSaturated, PoolClosed):
             if exchange is not None and exchange.head_sent:
                 raise
-            await _refuse(send, 503, str(overflow))
+            await _refuse(
+                scope, send, 503, "the server is too busy or shutting down: try again shortly"
+            )
 
     async def _provide_body(
         self, exchange: Exchange, environ: Environ, length: int | None, receive: Receive
@@ -240,7 +243,7 @@ def _is_plain_function(hook: object) -> bool:
 
 
 def _is_async(function: object) -> bool:
-    while hasattr(function, "func"):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004  # a callable object whose __call__ is async
@@ -253,7 +256,7 @@ def _name_of(app: object) -> str:
     return name if len(name) <= 80 else "..." + name[-77:]
 
 
-async def _refuse(send: Send, status: int, reason: str) -> None:
+async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
     """Answer a request that the application will not see, in one sentence."""
     body = reason.encode("utf-8", "replace") + b"\n"
     headers = [
@@ -263,6 +266,8 @@ async def _refuse(send: Send, status: int, reason: str) -> None:
     if status == 503:
         headers.append((b"retry-after", b"%d" % _RETRY_AFTER_SECONDS))
     await send({"type": "http.response.start", "status": status, "headers": headers})
+    if scope["method"] == "HEAD":
+        body = b""
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

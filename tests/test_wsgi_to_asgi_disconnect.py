@@ -703,3 +703,29 @@ async def test_a_client_that_leaves_after_its_body_grew_too_large() -> None:
     await server.serve(adapter)
     assert server.status == 200
     await stream.assert_closed_and_freed(adapter)
+
+
+@pytest.mark.spec("FR 35")
+async def test_asking_watches_the_client_of_an_unread_body_too() -> None:
+    """A long poll by POST that never reads is told, once it asks, that its client has left."""
+    asked, told = threading.Event(), threading.Event()
+
+    def poll(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        gone = environ["bridges.client_disconnected"]
+        while not gone():
+            asked.set()
+            if told.wait(0.001):
+                break
+        told.set()
+        start_response("200 OK", [])
+        return []
+
+    server = server_for("POST", body=[b"x"])
+    adapter = WSGIToASGI(poll, max_threads=1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, adapter)
+        await until(asked)
+        server.leave()
+        await until(told)
+    await assert_all_threads_free(adapter)
+    end_pool(adapter)

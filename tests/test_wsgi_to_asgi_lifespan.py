@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from apps.plain import hello
 from driver import EVENT_SECONDS, Lifespan, end_pool, lifespan, request, server_for, until
@@ -267,3 +268,40 @@ async def test_lifespan_messages_out_of_order_are_the_servers_fault(
         pytest.raises(errors.ServerProtocolError, match=rf"expected.*got 'lifespan\.{told[-1]}'"),
     ):
         await WSGIToASGI(hello)(server.scope(), receive, server.send)
+
+
+@pytest.mark.spec("FR 96")
+async def test_a_shutdown_hook_that_gets_no_thread_is_given_up() -> None:
+    """The limit of the shutdown holds for the hook too, when every thread is stuck."""
+    entered, go_on = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def stuck(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        entered.set()
+        go_on.wait(EVENT_SECONDS)
+        return hello(environ, start_response)
+
+    pool = ThreadPool(max_threads=1, shutdown_seconds=0.05)
+    adapter = WSGIToASGI(stuck, pool=pool, shutdown=lambda: ran.append("shutdown"))
+    async with lifespan(adapter) as server, anyio.create_task_group() as tasks:
+        await server.tell("startup")
+        tasks.start_soon(server_for().serve, adapter)
+        await until(entered)
+        answer = await server.tell("shutdown")
+        go_on.set()
+    assert answer["type"] == "lifespan.shutdown.failed"
+    assert ran == []
+    assert await anyio.to_thread.run_sync(pool.shutdown, EVENT_SECONDS)
+
+
+@pytest.mark.spec("FR 86")
+async def test_two_lifespans_of_one_adapter_each_run_their_hooks() -> None:
+    """The second to end finds the pool of the first ended, and takes another."""
+    ran: list[str] = []
+    adapter = WSGIToASGI(hello, shutdown=lambda: ran.append("shutdown"))
+    async with lifespan(adapter) as first, lifespan(adapter) as second:
+        await first.tell("startup")
+        await second.tell("startup")
+        assert await first.tell("shutdown") == {"type": "lifespan.shutdown.complete"}
+        assert await second.tell("shutdown") == {"type": "lifespan.shutdown.complete"}
+    assert ran == ["shutdown", "shutdown"]

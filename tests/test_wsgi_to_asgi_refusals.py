@@ -423,3 +423,37 @@ async def test_an_adapter_of_its_own_takes_max_threads() -> None:
     assert WSGIToASGI(hello, pool=shared, max_threads=9).pool is shared
     assert shared.max_threads == 2
     end_pool(own)
+
+
+@pytest.mark.spec("FR 28")
+async def test_a_refused_head_request_has_no_body() -> None:
+    """What the adapter answers by itself keeps to the rule for HEAD."""
+    server = await request(WSGIToASGI(hello), "HEAD", headers=[(b"content-length", b"no")])
+    assert server.status == 400
+    assert server.body == b""
+
+
+@pytest.mark.spec("PEP 3333", "Specification Details")
+async def test_an_application_that_forgets_to_return_is_named() -> None:
+    """None is no iterable: the error names the application, the mistake and the clause."""
+
+    def forgetful(environ: Environ, start_response: StartResponse) -> Any:
+        start_response("200 OK", [])
+
+    with pytest.raises(
+        errors.ApplicationProtocolError, match="forgetful returned a NoneType"
+    ) as caught:
+        await server_for().serve(WSGIToASGI(forgetful))
+    assert caught.value.clause.startswith("PEP 3333")
+
+
+def test_an_attribute_named_func_does_not_make_an_application_asynchronous() -> None:
+    """Only functools.partial is looked through."""
+
+    class App:
+        async def func(self) -> None: ...
+
+        def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+            return hello(environ, start_response)
+
+    assert WSGIToASGI(App()).app is not None

@@ -163,11 +163,16 @@ class Call:
         self._trailers = callback
 
     def client_disconnected(self) -> bool:
-        """Tell whether the client is known to have left; the first call begins to watch for it."""
+        """Tell whether the client is known to have left; the first call begins to watch for it.
+
+        Watching receives a body that was not asked for yet, as far as the buffer goes.
+        """
         if not self._watching:
             self._watching = True
-            if self._pipe.closed is None:
+            try:
                 self._pipe.put(Note.WATCH_CLIENT)
+            except (ClientDisconnected, CrossingError):
+                return True
         return self._pipe.closed is not None
 
     # The response.
@@ -227,7 +232,13 @@ class Call:
     def _send_chunks(self, iterable: Iterable[bytes]) -> None:
         state = self._state
         # Where no body may follow a head that is known, there is nothing to ask the application for.
-        iterator = iter(() if state.status and not state.body_allowed else iterable)
+        try:
+            iterator = iter(() if state.status and not state.body_allowed else iterable)
+        except TypeError as error:
+            raise state.error(
+                f"returned a {type(iterable).__name__}, which must be an iterable of bytes",
+                'PEP 3333 "Specification Details"',
+            ) from error
         for chunk in iterator:
             body = state.feed(chunk)
             if not chunk:

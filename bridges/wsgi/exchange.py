@@ -104,7 +104,8 @@ class Exchange:
                 pool.withdraw(ticket)
         if self._refusal is not None and not self.head_sent:
             raise self._refusal
-        failure = self._pipe.failure or self._listener_failure
+        failure, self._pipe.failure = self._pipe.failure or self._listener_failure, None
+        self._listener_failure = None
         if failure is not None:
             try:
                 raise failure
@@ -205,7 +206,7 @@ class Exchange:
         await self._send(message)
 
     def _heed(self, note: Note) -> None:
-        if note is Note.WANT_BODY and self._body is not None:
+        if self._body is not None:
             self._body.want()
 
     async def _listen(self, pool: ThreadPool, ticket: Ticket) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final
 
+import anyio
 import anyio.to_thread
 
 from ..crossing.gates import Gate, adopt, copy_context_for_thread, current_gate
 from ..crossing.pipes import ThreadToLoop
 from ..crossing.pool import ThreadPool
-from ..errors import PoolClosed, ServerProtocolError
+from ..errors import CrossingError, PoolClosed, PoolSaturated, ServerProtocolError
 from ..typing import Receive, Send
 
 _log = logging.getLogger("bridges.adapters")
@@ -25,7 +26,7 @@ Hook = Callable[[], object]
 async def answer_lifespan(
     receive: Receive,
     send: Send,
-    pool: ThreadPool,
+    living_pool: Callable[[], ThreadPool],
     *,
     startup: Hook | None,
     shutdown: Hook | None,
@@ -36,7 +37,7 @@ async def answer_lifespan(
     Args:
         receive: of the server.
         send: of the server.
-        pool: runs the hooks.
+        living_pool: gives the pool that runs the hooks; another lifespan may have ended the one of the startup.
         startup: called before the first request; what it raises stops the server.
         shutdown: called after the last request.
         end_pool: whether the pool is shut down at the end, waiting at most its ``shutdown_seconds``.
@@ -49,14 +50,17 @@ async def answer_lifespan(
         raise ServerProtocolError(
             f"expected lifespan.startup, got {message['type']!r:.80}", _CLAUSE
         )
-    if not await _answer("startup", startup, pool, send):
+    failure = await _run_hook("startup", startup, living_pool())
+    await _say("startup", failure, send)
+    if failure is not None:
         return
     message = await receive()
     if message["type"] != "lifespan.shutdown":
         raise ServerProtocolError(
             f"expected lifespan.shutdown, got {message['type']!r:.80}", _CLAUSE
         )
-    completed = await _run_hook("shutdown", shutdown, pool)
+    pool = living_pool()
+    failure = await _run_hook("shutdown", shutdown, pool)
     if end_pool and not await anyio.to_thread.run_sync(pool.shutdown, abandon_on_cancel=True):
         _log.warning(
             "%d threads of pool %r are still busy after %g seconds: leaving them",
@@ -64,13 +68,7 @@ async def answer_lifespan(
             pool.name,
             pool.shutdown_seconds,
         )
-    await _say("shutdown", completed, send)
-
-
-async def _answer(phase: str, hook: Hook | None, pool: ThreadPool, send: Send) -> bool:
-    failure = await _run_hook(phase, hook, pool)
-    await _say(phase, failure, send)
-    return failure is None
+    await _say("shutdown", failure, send)
 
 
 async def _say(phase: str, failure: BaseException | None, send: Send) -> None:
@@ -88,11 +86,22 @@ async def _run_hook(phase: str, hook: Hook | None, pool: ThreadPool) -> BaseExce
         return None
     gate = current_gate()
     pipe: ThreadToLoop[None] = ThreadToLoop(gate, 1)
-    pool.submit(_HookCall(hook, pipe, gate, copy_context_for_thread()))
-    await pipe.take()
-    if pipe.failure is not None:
-        _log.error("the %s hook failed", phase, exc_info=pipe.failure)
-    return pipe.failure
+    failure: BaseException | None
+    try:
+        ticket, _ = pool.submit(_HookCall(hook, pipe, gate, copy_context_for_thread()))
+    except CrossingError as error:
+        failure = error
+    else:
+        with anyio.move_on_after(pool.shutdown_seconds) as patience:
+            await pipe.take()
+        # A hook that has begun is waited for: only one that gets no thread is given up.
+        if patience.cancelled_caught and pool.withdraw(ticket):
+            pipe.end(failure=PoolSaturated(f"no thread became free for the {phase} hook"))
+        await pipe.take()
+        failure = pipe.failure
+    if failure is not None:
+        _log.error("the %s hook failed", phase, exc_info=failure)
+    return failure
 
 
 class _HookCall:
