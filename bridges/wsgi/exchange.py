@@ -183,7 +183,7 @@ class Exchange:
                 await self._send_body(chunks, more_body=False)
             elif isinstance(item, Note):
                 wants_listener = True
-                self._heed(item)
+                self._want_body()
             else:
                 if chunks:
                     await self._send_body(chunks)
@@ -201,11 +201,10 @@ class Exchange:
     async def _send_message(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.head_sent = True
-            if self._body is not None:
-                self._body.want()  # this send may wait for a client whose leaving only receive() tells
+            self._want_body()  # this send may wait for a client whose leaving only receive() tells
         await self._send(message)
 
-    def _heed(self, note: Note) -> None:
+    def _want_body(self) -> None:
         if self._body is not None:
             self._body.want()
 
