@@ -175,12 +175,14 @@ class ThreadToLoop(Generic[Item]):
         while True:
             if not self._starving:  # only the producer sets it back, and says so by the signal
                 with self._lock:
-                    self._weight -= self._taken_weight
+                    freed = self._taken_weight
+                    self._weight -= freed
                     items, self._items = self._items, []
                     self._taken_weight = self._weight
                     ended = self._ended
                     self._starving = not items and not ended
-                    if self._waiter is not None:
+                    # What is taken still counts, so that most takes leave a producer nothing to wake up for.
+                    if self._waiter is not None and (freed or self._starving):
                         self._let_producer_on(self._waiter)
                 if items or ended:
                     return items, ended
