@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 from . import errors
 
 if TYPE_CHECKING:
+    from .asgi_to_wsgi import ASGIToWSGI
     from .crossing.pool import PoolSnapshot, ThreadPool
     from .wsgi_to_asgi import WSGIToASGI
 
 __version__ = "0.1.0"
 
-__all__ = ["PoolSnapshot", "ThreadPool", "WSGIToASGI", "errors"]
+__all__ = ["ASGIToWSGI", "PoolSnapshot", "ThreadPool", "WSGIToASGI", "errors"]
 
 _HOMES = {
+    "ASGIToWSGI": ".asgi_to_wsgi",
     "PoolSnapshot": ".crossing.pool",
     "ThreadPool": ".crossing.pool",
     "WSGIToASGI": ".wsgi_to_asgi",

@@ -9,12 +9,15 @@
     │  └─ ServerProtocolError       the host server did: raised into the server
     ├─ ApplicationError             the application raised what no server may be handed (SystemExit…)
     ├─ ClientDisconnected           the client left: also an ``OSError``
-    └─ CrossingError                a crossing between thread and loop cannot take place
+    ├─ LifespanFailed               the application did not start
+   └─ CrossingError                a crossing between thread and loop cannot take place: also a ``RuntimeError``
        ├─ PoolClosed
        └─ PoolSaturated
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class BridgesError(Exception):
@@ -65,10 +68,18 @@ class ApplicationError(BridgesError):
 
 
 class ClientDisconnected(BridgesError, OSError):
-    """The client left before the exchange was complete."""
+    """The client left before the exchange was complete; its ``errno`` is ``EPIPE``."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.errno = errno.EPIPE  # servers look at it to tell a client that left from a failure
 
 
-class CrossingError(BridgesError):
+class LifespanFailed(BridgesError):
+    """The application said that its startup failed, or did not end it in time; no request can be served."""
+
+
+class CrossingError(BridgesError, RuntimeError):
     """Work cannot cross between a thread and an event loop."""
 
 

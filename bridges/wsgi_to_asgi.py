@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import io
 import sys
@@ -18,6 +17,7 @@ from .errors import (
     PoolSaturated,
     ServerProtocolError,
 )
+from .kinds import is_async, name_of
 from .translate.environ import environ_from_scope
 from .translate.headers import HEADER_POLICIES, HeaderPolicy
 from .typing import Environ, Receive, Scope, Send, WSGIApplication
@@ -109,7 +109,7 @@ class WSGIToASGI:
         self.pool = pool
         self._owns_pool = pool is None
         self._max_threads = max_threads
-        self._app_name = f"the WSGI application {_name_of(app)}"
+        self._app_name = f"the WSGI application {name_of(app)}"
         self._buffer_bytes = buffer_bytes
         self._max_body_bytes = max_body_bytes
         self._spool_body_bytes = spool_body_bytes
@@ -128,7 +128,7 @@ class WSGIToASGI:
 
     def __repr__(self) -> str:
         """Name the application."""
-        return f"WSGIToASGI({_name_of(self.app)})"
+        return f"WSGIToASGI({name_of(self.app)})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan; websockets are refused with 403.
@@ -225,9 +225,9 @@ def _check_application(app: object) -> None:
         raise TypeError(
             f"WSGIToASGI needs a WSGI application, a callable of (environ, start_response); got {app!r:.80}"
         )
-    if _is_async(app):
+    if is_async(app):
         raise TypeError(
-            f"{_name_of(app)} is asynchronous, so it is an ASGI application already: give it to the server"
+            f"{name_of(app)} is asynchronous, so it is an ASGI application already: give it to the server"
             " without WSGIToASGI"
         )
 
@@ -239,21 +239,7 @@ def _check_hooks(**hooks: object) -> None:
 
 
 def _is_plain_function(hook: object) -> bool:
-    return callable(hook) and not _is_async(hook)
-
-
-def _is_async(function: object) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004  # a callable object whose __call__ is async
-    )
-
-
-def _name_of(app: object) -> str:
-    named: Any = app if hasattr(app, "__qualname__") else type(app)
-    name = f"{named.__module__}.{named.__qualname__}"
-    return name if len(name) <= 80 else "..." + name[-77:]
+    return callable(hook) and not is_async(hook)
 
 
 async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:

@@ -21,6 +21,7 @@ FACE = "__init__"
 LEVELS = {
     "errors": 0,
     "typing": 0,
+    "kinds": 0,
     "translate": 1,
     "crossing": 1,
     "wsgi": 2,

@@ -12,6 +12,7 @@ Guarantees:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -29,6 +30,8 @@ from ..errors import CrossingError
 
 if TYPE_CHECKING:
     import trio
+
+_log = logging.getLogger("bridges.adapters")
 
 
 class Gate(ABC):
@@ -59,8 +62,24 @@ class Gate(ABC):
     def _answer(self) -> None:
         self._rung = False
         calls = self._calls
-        while calls:
-            calls.popleft()()
+        try:
+            while calls:
+                calls.popleft()()
+        finally:
+            if calls:  # one has failed: the others were rung for too
+                self._rung = True
+                self._wake(self._answer)
+
+    def answer_rest(self) -> None:
+        """Run what was rung too late for the loop, which has been closed; in its thread."""
+        while self._calls:
+            callback = self._calls.popleft()
+            try:
+                callback()
+            except RuntimeError as error:
+                _log.debug(
+                    "came too late for an event loop that has ended: %r: %s", callback, error
+                )
 
     @abstractmethod
     def _wake(self, callback: Callable[[], object]) -> None:

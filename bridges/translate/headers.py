@@ -29,6 +29,8 @@ _NOT_PASSED_AS_IS: Final = frozenset(
     }
 )
 
+_NATIVE_NOT_PASSED_AS_IS: Final = frozenset(name.decode() for name in _NOT_PASSED_AS_IS)
+
 _SINGLE: Final = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
 _COOKIE: Final = "HTTP_COOKIE"
 _TRANSFER_ENCODING: Final = "HTTP_TRANSFER_ENCODING"
@@ -39,10 +41,13 @@ _FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 _PEP_HEADERS: Final = 'PEP 3333 "The start_response() Callable"'
 
-# Names repeat from request to request; both caches are bounded because clients and applications choose them.
+_ASGI_HEADERS: Final = 'ASGI HTTP 2.5 "Response Start"'
+
+# Names repeat from request to request; the caches are bounded because clients and applications choose them.
 _CACHE_LIMIT: Final = 1024
 _variables: dict[bytes, str] = {}
 _names: dict[str, bytes] = {}
+_native_names: dict[bytes, str] = {}
 
 
 def variable_from_name(name: bytes) -> str | None:
@@ -111,6 +116,26 @@ def add_request_headers(
     del environ[_TRANSFER_ENCODING]
     environ.pop("CONTENT_LENGTH", None)
     return True
+
+
+def bytes_from_native(value: object) -> bytes:
+    """Give the bytes of a native string, which PEP 3333 keeps as latin-1 code points; never fails.
+
+    Some hosts and middleware put other characters there, and numbers: the former are given as UTF-8, with the
+    bytes that surrogates stand for, the latter as they are written.
+
+    Source:
+        PEP 3333 "Unicode Issues".
+    """
+    text = value if isinstance(value, str) else str(value)
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        pass
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def length_from_text(text: str) -> int:
@@ -188,6 +213,62 @@ def response_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> ResponseHe
     return ResponseHeaders(raw, length, dropped)
 
 
+class NativeHeaders(NamedTuple):
+    """The headers of a response as ``start_response`` takes them.
+
+    Attributes:
+        native: pairs of ``str``, without hop-by-hop fields, and with one Content-Length at most.
+        length: the Content-Length in bytes, or None.
+        dropped: names of the hop-by-hop fields that were taken out.
+    """
+
+    native: list[tuple[str, str]]
+    length: int | None
+    dropped: list[str]
+
+
+def response_headers_from_asgi(headers: Iterable[Iterable[bytes]]) -> NativeHeaders:
+    """Translate the headers of an ASGI message into those that ``start_response`` takes.
+
+    Names become lower case, values lose surrounding blanks, repeated fields stay apart and in order.
+
+    Raises:
+        ApplicationProtocolError: not pairs of ``bytes``, a name that is no token, a value with control characters, a
+            Content-Length that is not one number.
+
+    Source:
+        ASGI HTTP 2.5 "Response Start"; PEP 3333 "Unicode Issues" and "Other HTTP Features"; RFC 9110 sections 5 and
+        8.6.
+    """
+    native: list[tuple[str, str]] = []
+    length: int | None = None
+    dropped: list[str] = []
+    try:
+        for name, value in headers:
+            native_name = _native_names.get(name) or _checked_raw_name(name)
+            raw_value = value.strip(b" \t")
+            if _FORBIDDEN_IN_VALUE(raw_value):
+                raise ApplicationProtocolError(
+                    f"value of response header {name!r} contains CR, LF, NUL or another control: {_excerpt(value)}",
+                    _ASGI_HEADERS,
+                )
+            if native_name in _NATIVE_NOT_PASSED_AS_IS:
+                if native_name != "content-length":
+                    dropped.append(native_name)
+                    continue
+                if length is not None:
+                    _check_repetition(length, raw_value)
+                    continue
+                length = _response_length(raw_value)
+            native.append((native_name, raw_value.decode("latin-1")))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ApplicationProtocolError(
+            f"response headers must be (name, value) pairs of bytes, got {_excerpt(headers)}",
+            _ASGI_HEADERS,
+        ) from error
+    return NativeHeaders(native, length, dropped)
+
+
 def _response_length(value: bytes) -> int:
     if not value.isdigit():
         raise ApplicationProtocolError(
@@ -235,14 +316,28 @@ def _checked_name(name: str) -> bytes:
     if not isinstance(name, str):
         raise TypeError(name)
     raw = name.encode("latin-1")
-    if not _TOKEN.fullmatch(raw):
-        raise ApplicationProtocolError(
-            f"response header name is not a token: {_excerpt(name)}", "RFC 9110 section 5.6.2"
-        )
+    _check_token(raw, name)
     raw = raw.lower()
     if len(_names) < _CACHE_LIMIT:
         _names[name] = raw
     return raw
+
+
+def _checked_raw_name(name: bytes) -> str:
+    if not isinstance(name, bytes):
+        raise TypeError(name)
+    _check_token(name, name)
+    native = name.decode("ascii").lower()
+    if len(_native_names) < _CACHE_LIMIT:
+        _native_names[name] = native
+    return native
+
+
+def _check_token(raw: bytes, name: object) -> None:
+    if not _TOKEN.fullmatch(raw):
+        raise ApplicationProtocolError(
+            f"response header name is not a token: {_excerpt(name)}", "RFC 9110 section 5.6.2"
+        )
 
 
 def _excerpt(value: object) -> str:

@@ -1,10 +1,12 @@
-"""The ``tls`` extension of ASGI as the SSL_* variables of Apache's mod_ssl."""
+"""The ``tls`` extension of ASGI and the SSL_* variables of Apache's mod_ssl, each as the other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ..typing import Environ
+from .headers import bytes_from_native
 from .paths import latin1_from_text
 
 _VERSIONS: Final = {
@@ -30,6 +32,18 @@ _CIPHERS: Final = {
     0xCCA8: "ECDHE-RSA-CHACHA20-POLY1305",
     0xCCA9: "ECDHE-ECDSA-CHACHA20-POLY1305",
 }
+
+_VERSION_NUMBERS: Final = {name: number for number, name in _VERSIONS.items()}
+_CIPHER_NUMBERS: Final = {name: number for number, name in _CIPHERS.items()}
+
+_FACTS: Final = (
+    "SSL_PROTOCOL",
+    "SSL_CIPHER",
+    "SSL_SERVER_CERT",
+    "SSL_CLIENT_CERT",
+    "SSL_CLIENT_S_DN",
+    "SSL_CLIENT_VERIFY",
+)
 
 
 def ssl_variables(tls: Mapping[str, Any]) -> dict[str, str]:
@@ -68,3 +82,66 @@ def ssl_variables(tls: Mapping[str, Any]) -> dict[str, str]:
     else:
         variables["SSL_CLIENT_VERIFY"] = "SUCCESS" if chain else "NONE"
     return variables
+
+
+def tls_from_ssl_variables(environ: Environ) -> dict[str, Any] | None:
+    """Translate the SSL_* variables of a host into the ``tls`` extension.
+
+    Args:
+        environ: of a request that came over TLS; empty variables count as absent, as proxies send them.
+
+    Returns:
+        The value of ``scope["extensions"]["tls"]``, all six keys; None where the host tells nothing. A protocol or
+        cipher suite whose number is not known is None. ``client_cert_error`` is None only for a client without
+        certificate, and for one whose SSL_CLIENT_VERIFY is ``SUCCESS``: silence of the host about a certificate does
+        not count as verification.
+
+    Source:
+        ASGI TLS extension 0.2; Apache mod_ssl "Environment Variables".
+    """
+    if not any(environ.get(variable) for variable in _FACTS):
+        return None
+    chain = _client_chain(environ)
+    subject = environ.get("SSL_CLIENT_S_DN")
+    return {
+        "server_cert": environ.get("SSL_SERVER_CERT") or None,
+        "client_cert_chain": chain,
+        "client_cert_name": bytes_from_native(subject).decode("utf-8", "replace")
+        if subject
+        else None,
+        "client_cert_error": _client_error(
+            environ.get("SSL_CLIENT_VERIFY"), bool(chain or subject)
+        ),
+        "tls_version": _number(environ.get("SSL_PROTOCOL"), _VERSION_NUMBERS),
+        "cipher_suite": _number(environ.get("SSL_CIPHER"), _CIPHER_NUMBERS),
+    }
+
+
+def _client_chain(environ: Environ) -> list[str]:
+    chain: list[str] = []
+    certificate = environ.get("SSL_CLIENT_CERT")
+    while certificate:
+        chain.append(certificate)
+        certificate = environ.get(f"SSL_CLIENT_CERT_CHAIN_{len(chain) - 1}")
+    return chain
+
+
+def _client_error(verify: str | None, certificate_given: bool) -> str | None:
+    if verify and verify.startswith("FAILED"):
+        return verify.partition(":")[2] or verify
+    if verify == "SUCCESS" or not certificate_given:
+        return None
+    return verify or "the server does not say whether it verified the certificate"
+
+
+def _number(name: str | None, numbers: Mapping[str, int]) -> int | None:
+    """Give the number that a name stands for, which may be written as ``0x1301``."""
+    if not name:
+        return None
+    if name.startswith("0x"):
+        try:
+            number = int(name, 16)
+        except ValueError:
+            return None
+        return number if number <= 0xFFFF else None
+    return numbers.get(name)

@@ -1,0 +1,293 @@
+"""The loop's side of one request: ``receive`` and ``send``, and the task that runs the application.
+
+``pump`` is the other side, in the host's thread. What goes there is mail; what comes back is rung through the gate.
+
+Source: ASGI HTTP specification 2.5.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ..crossing.portal import Handle, is_cancellation
+from ..errors import ApplicationError, ClientDisconnected, CrossingError
+from ..translate.response_events import EarlyHint, ResponseEvents, SendFile, SendPath, Trailers
+from ..typing import Message
+from .desk import Desk, sit_at
+from .items import Failure, Head, Note, RequestMail
+
+if TYPE_CHECKING:
+    from .service import Service
+
+_log = logging.getLogger("bridges.adapters")
+
+
+class Exchange:
+    """One request between a host's thread and the application's task.
+
+    Attributes:
+        desk: runs the application's thread-sensitive code in the host's thread.
+        events: what is known of the response.
+        trailers: the fields that follow the body, once it is complete.
+    """
+
+    # What most requests never change stands here: setting it for each of them would cost.
+    _arrived: tuple[bytes, bool] | None = None
+    _body_given = False
+    _reading = False
+    _broken: BaseException | None = None
+    _gone: str | None = None
+    _changed: anyio.Event | None = None
+    _handle: Handle | None = None
+    _head_posted = False
+    _called_off = False
+    _over = False
+
+    def __init__(
+        self,
+        service: Service,
+        scope: dict[str, Any],
+        length: int | None,
+        mail: RequestMail,
+        context: Context,
+    ) -> None:
+        """Prepare an exchange; in the host's thread.
+
+        Args:
+            service: the application and where it runs.
+            scope: complete but for ``state``.
+            length: of the request body in bytes, 0 where there is none, None where it is not known.
+            mail: to the host's thread.
+            context: for the application's task.
+        """
+        self._service = service
+        self._scope = scope
+        self._mail = mail
+        self._context = context
+        self.desk = Desk(mail)
+        self.events = ResponseEvents(
+            scope["method"] == "HEAD", service.app_name, scope["extensions"]
+        )
+        self.trailers: list[tuple[str, str]] = []
+        if length == 0:
+            self._arrived = (b"", False)
+
+    # For the service and the pump, on the loop.
+
+    def begin(self) -> None:
+        """Start the application's task."""
+        try:
+            self._handle = self._service.begin(self, self._run, self._context)
+        except CrossingError as error:
+            self._mail.post(Failure(error))
+
+    def body_came(self, chunk: bytes, more: bool) -> None:
+        """Take a piece of the request body."""
+        self._arrived = (chunk, more)
+        self._wake()
+
+    def body_broke(self, error: BaseException) -> None:
+        """Learn that the rest of the request body will not come, and why."""
+        self._broken = error
+        self._wake()
+
+    def leave(self, reason: str) -> None:
+        """Learn that the client has left: tell the application, and call it off after the grace time."""
+        if not (self._over or self._gone or self.events.complete):
+            self._gone = reason
+            self._wake()
+            self._service.call_later_to_leave(self.call_off)
+
+    def call_off(self) -> None:
+        """Cancel the application's task."""
+        if not self._over and self._handle is not None:
+            self._called_off = True
+            self._handle.cancel()
+
+    # For the application.
+
+    async def receive(self) -> Message:
+        """Give the next piece of the request body, then wait until the response is complete or the client gone."""
+        while not self._body_given:
+            if self._arrived is not None:
+                (chunk, more), self._arrived = self._arrived, None
+                self._reading = False
+                self._body_given = not more
+                return {"type": "http.request", "body": chunk, "more_body": more}
+            if self._gone or self._broken or self.events.complete:
+                return {"type": "http.disconnect"}
+            if not self._reading:
+                self._reading = True
+                self._mail.post(Note.READ)
+            await self._change()
+        while not (self._gone or self.events.complete):
+            await self._change()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the response, waiting for room where too much is under way.
+
+        Raises:
+            ClientDisconnected: the client has left.
+            ApplicationProtocolError: the message is malformed or out of order.
+        """
+        if self._gone is not None:
+            raise ClientDisconnected(self._gone)
+        kind = message.get("type")
+        if kind == "http.response.body":
+            chunk = self.events.body(message)
+            if self.events.complete and not self._head_posted:
+                self._post_head(whole=chunk)
+                self._complete()
+            else:
+                await self._send_chunk(chunk)
+        elif kind == "http.response.start":
+            self.events.start(message)
+        else:
+            await self._send_extension(self.events.extension(message))
+
+    async def _send_chunk(self, chunk: bytes) -> None:
+        if chunk:
+            if not self._head_posted:
+                self._post_head()
+            elif not self._mail.has_room_for(len(chunk)):
+                await self._make_room(len(chunk))
+            self._mail.post_chunk(chunk)
+        if self.events.complete:
+            self._complete()
+
+    async def _make_room(self, size: int) -> None:
+        while not self._mail.has_room_for(size):
+            self._mail.when_room(size, self._wake)
+            await self._change()
+            if self._gone is not None:
+                raise ClientDisconnected(self._gone)
+
+    async def _send_extension(self, event: EarlyHint | SendPath | SendFile | Trailers) -> None:
+        if isinstance(event, EarlyHint):
+            self._mail.post(event)
+        elif isinstance(event, Trailers):
+            self.trailers += event.headers
+            if self.events.complete:
+                self._complete()
+        else:
+            if not self._head_posted:
+                self._post_head()
+            if self.events.body_allowed:
+                if isinstance(event, SendFile):
+                    # The application may close its descriptor as soon as this returns.
+                    event = event._replace(file=os.dup(event.file))
+                self._mail.post(event)
+            if self.events.complete:
+                self._complete()
+
+    def _post_head(self, whole: bytes | None = None) -> None:
+        self._head_posted = True
+        status, headers = self.events.take_head(None if whole is None else len(whole))
+        if self.events.dropped_headers:
+            _log.warning(
+                "%s sent hop-by-hop headers, which are the server's: dropped %s",
+                self._service.app_name,
+                ", ".join(self.events.dropped_headers),
+            )
+        self._mail.add(Head(status, headers, whole))  # what follows it wakes the thread
+
+    def _complete(self) -> None:
+        if not self._head_posted:
+            self._post_head()
+        self._mail.post(Note.END)
+        self._wake()
+
+    # The application's task.
+
+    async def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            await self._call_application()
+            self.events.finish()
+        except BaseException as error:
+            failure = error
+            if is_cancellation(error):
+                raise
+        finally:
+            self._end(failure)
+            del failure  # the exception holds this frame, and the frame would hold the exception
+
+    async def _call_application(self) -> None:
+        service = self._service
+        if service.knows_asgiref:
+            sit_at(self.desk)
+        lifespan = service.lifespan
+        if not lifespan.ready:
+            await lifespan.started()
+        self._scope["state"] = lifespan.state.copy()
+        await service.app(self._scope, self.receive, self.send)
+
+    def _end(self, failure: BaseException | None) -> None:
+        self._over = True
+        self._service.ended(self)
+        if failure is not None:
+            self._report(failure)
+        if self.desk.used:
+            self._mail.post(Note.OVER)
+
+    def _report(self, failure: BaseException) -> None:
+        """Give a failure to the host, or log it where the host no longer waits; once."""
+        if not self.events.complete and self._gone is None:
+            self._mail.post(Failure(self._for_host(failure)))
+        elif self._gone is not None and _comes_of_leaving(failure):
+            _log.debug("%s was ended by its client's leaving: %r", self._service.app_name, failure)
+        elif not is_cancellation(failure):
+            _log.error(
+                "%s failed after %s",
+                self._service.app_name,
+                "its response was complete" if self._gone is None else self._gone,
+                exc_info=failure,
+            )
+
+    def _for_host(self, failure: BaseException) -> BaseException:
+        """Give what the host may raise without ending itself, and with the cause where the request body broke."""
+        if self._broken is not None:
+            return self._broken
+        if is_cancellation(failure):
+            why = "was called off by the server's end" if self._called_off else "was cancelled"
+            return ApplicationError(
+                f"{self._service.app_name} {why} before its response was complete"
+            )
+        if isinstance(failure, Exception):
+            return failure
+        error = ApplicationError(f"{self._service.app_name} raised {failure!r:.200}")
+        error.__cause__ = failure
+        return error
+
+    # Waiting, for any number of tasks of the application.
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+
+def _comes_of_leaving(error: BaseException) -> bool:
+    """Whether an exception is what ``send`` raised for a client that had left, or was made from it."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, ClientDisconnected) or is_cancellation(one):
+            return True
+        seen.add(id(one))
+        pending += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+    return False

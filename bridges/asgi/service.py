@@ -1,0 +1,150 @@
+"""An application at home on a portal: its lifespan, and the requests that are under way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextvars import Context
+from typing import Protocol
+
+import anyio
+
+from ..crossing.portal import Handle, LoopFactory, Portal, Work
+from ..crossing.registry import Backend, enter, leave, leave_soon
+from ..errors import CrossingError
+from ..typing import ASGIApplication
+from .desk import open_desks
+from .lifespan import Lifespan, LifespanMode
+
+_log = logging.getLogger("bridges.adapters")
+
+
+class UnderWay(Protocol):
+    """A request, as far as the end of its service is concerned."""
+
+    def call_off(self) -> None:
+        """Cancel it; on the loop."""
+
+
+class Service:
+    """One application on one loop, from its lifespan's startup to its shutdown.
+
+    Attributes:
+        app: the application.
+        app_name: what errors and the log call it.
+        lifespan: made when the service is opened.
+        portal: where it runs.
+        knows_asgiref: whether asgiref, which knows asyncio only, works there.
+        buffer_bytes: how far a response may run ahead of its client.
+    """
+
+    lifespan: Lifespan
+    portal: Portal
+
+    def __init__(
+        self,
+        app: ASGIApplication,
+        app_name: str,
+        *,
+        backend: Backend,
+        loop_factory: LoopFactory | None,
+        lifespan: LifespanMode,
+        startup_seconds: float,
+        shutdown_seconds: float,
+        disconnect_grace_seconds: float,
+        buffer_bytes: int,
+    ) -> None:
+        self.app = app
+        self.app_name = app_name
+        self.buffer_bytes = buffer_bytes
+        self.knows_asgiref = backend != "trio"
+        self._backend = backend
+        self._loop_factory = loop_factory
+        self._lifespan_mode = lifespan
+        self._startup_seconds = startup_seconds
+        self._shutdown_seconds = shutdown_seconds
+        self._grace_seconds = disconnect_grace_seconds
+        self._under_way: set[UnderWay] = set()
+        self._idle: anyio.Event | None = None
+
+    # In a host's thread.
+
+    def open(self) -> None:
+        """Enter the portal and begin the lifespan, without waiting for its startup."""
+        self.portal = enter(
+            self._backend, self._loop_factory, self._farewell, self._shutdown_seconds
+        )
+        self.portal.call(self._begin_lifespan)
+
+    def wait_for_startup(self) -> None:
+        """Wait until requests may be served.
+
+        Raises:
+            LifespanFailed: they never may.
+        """
+        self.portal.call(self.lifespan.started)
+
+    def close(self) -> None:
+        """End it: requests under way get half of the shutdown time, the lifespan what is left."""
+        leave(self.portal, self._farewell)
+
+    def close_soon(self) -> None:
+        """End it without waiting; from any thread, the garbage collector's calls included."""
+        leave_soon(self.portal, self._farewell)
+
+    # On the loop.
+
+    async def _begin_lifespan(self) -> None:
+        if self.knows_asgiref:
+            await open_desks()
+        self.lifespan = Lifespan(
+            self.app, self.app_name, self._lifespan_mode, self._startup_seconds
+        )
+        if not self.lifespan.ready:
+            self.portal.spawn(self.lifespan.run, Context())
+
+    def begin(self, request: UnderWay, work: Work, context: Context) -> Handle:
+        """Start a request's task.
+
+        Raises:
+            CrossingError: the portal is about to end.
+        """
+        if self.portal.closed:
+            raise CrossingError("the event loop of this application has ended: it was closed")
+        self._under_way.add(request)
+        return self.portal.spawn(work, context)
+
+    def ended(self, request: UnderWay) -> None:
+        """Learn that a request's task has ended."""
+        self._under_way.discard(request)
+        if self._idle is not None and not self._under_way:
+            self._idle.set()
+
+    def call_later_to_leave(self, call_off: Callable[[], object]) -> None:
+        """Have a request called off when the grace time of a client that has left is over."""
+        self.portal.call_later(self._grace_seconds, call_off)
+
+    async def _farewell(self) -> None:
+        begun = anyio.current_time()
+        await self._drain(self._shutdown_seconds / 2)
+        left = begun + self._shutdown_seconds - anyio.current_time()
+        await self.lifespan.stop(left)
+
+    async def _drain(self, seconds: float) -> None:
+        """Wait for the requests under way, then cancel those that are left."""
+        if not self._under_way:
+            return
+        self._idle = anyio.Event()
+        with anyio.move_on_after(seconds):
+            await self._idle.wait()
+        if self._under_way:
+            _log.warning(
+                "cancelling %d tasks of %s that did not end within %g seconds",
+                len(self._under_way),
+                self.app_name,
+                seconds,
+            )
+            for request in tuple(self._under_way):
+                request.call_off()
+            with anyio.move_on_after(seconds / 2):
+                await self._idle.wait()

@@ -1,0 +1,256 @@
+"""``ASGIToWSGI``: an ASGI application as a WSGI application."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from asgiref.compatibility import guarantee_single_callable
+
+from .asgi.exchange import Exchange
+from .asgi.lifespan import LIFESPAN_MODES, LifespanMode
+from .asgi.pump import Pump
+from .asgi.service import Service
+from .crossing.gates import copy_context_for_thread
+from .crossing.mail import Mail
+from .crossing.portal import LoopFactory
+from .crossing.registry import BACKENDS, Backend, check_no_portal_here
+from .errors import PeerProtocolError
+from .kinds import arity_of, is_async, name_of
+from .translate.scope import scope_from_environ
+from .typing import ASGIApplication, Environ, StartResponse
+
+_log = logging.getLogger("bridges.adapters")
+
+# Made anew in the child of a fork, where a thread that held it does not exist.
+_starting = threading.Lock()
+
+
+class ASGIToWSGI:
+    """Run an ASGI application on any WSGI server, its event loop in one thread that all of them share.
+
+    The object binds nothing at construction: made before a fork, it works after it, in parent and children. The
+    first request (or ``start``) starts the loop and the application's lifespan; ``close`` and the interpreter's exit
+    end both.
+
+    Attributes:
+        app: the ASGI application; also ``__wrapped__``.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApplication,
+        *,
+        lifespan: LifespanMode = "auto",
+        backend: Backend = "asyncio",
+        loop_factory: LoopFactory | None = None,
+        startup_seconds: float = 30,
+        shutdown_seconds: float = 30,
+        disconnect_grace_seconds: float = 3,
+        buffer_bytes: int = 262_144,
+        root_path: str | None = None,
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the ASGI application; one of ASGI 2 is adapted.
+            lifespan: ``"auto"`` runs the lifespan of applications that have one, ``"on"`` demands it, ``"off"`` does
+                not ask.
+            backend: ``"asyncio"``, ``"trio"``, or ``"inline"``, which is asyncio driven by the thread of the request,
+                for hosts where no other thread runs; it is taken by itself under uWSGI without ``enable-threads``.
+            loop_factory: makes the asyncio loop, as ``uvloop.new_event_loop`` does.
+            startup_seconds: how long the lifespan's startup may last.
+            shutdown_seconds: how long the end may last; half of it is for requests and background tasks under way.
+            disconnect_grace_seconds: how long the application may go on after its client has left, before it is
+                cancelled.
+            buffer_bytes: bytes that a response may run ahead of its client.
+            root_path: replaces SCRIPT_NAME, for hosts behind a proxy that takes off a prefix.
+
+        Raises:
+            TypeError: ``app`` is not an ASGI application.
+            ValueError: an option is out of range.
+        """
+        _check_options(lifespan, backend, loop_factory)
+        for name, seconds in (
+            ("startup_seconds", startup_seconds),
+            ("shutdown_seconds", shutdown_seconds),
+            ("disconnect_grace_seconds", disconnect_grace_seconds),
+        ):
+            if not seconds >= 0:
+                raise ValueError(f"{name} must be at least 0, got {seconds}")
+        if buffer_bytes < 1:
+            raise ValueError(f"buffer_bytes must be at least 1, got {buffer_bytes}")
+        self.app = self.__wrapped__ = app
+        self._make_service = functools.partial(
+            Service,
+            _single_callable(app),
+            f"the ASGI application {name_of(app)}",
+            backend=_fitting(backend),
+            loop_factory=loop_factory,
+            lifespan=lifespan,
+            startup_seconds=startup_seconds,
+            shutdown_seconds=shutdown_seconds,
+            disconnect_grace_seconds=disconnect_grace_seconds,
+            buffer_bytes=buffer_bytes,
+        )
+        self._root_path = root_path
+        self._service: Service | None = None
+        self._warned_of_websockets = False
+        _living.add(self)
+
+    def __repr__(self) -> str:
+        """Name the application."""
+        return f"ASGIToWSGI({name_of(self.app)})"
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request; bad ones are refused with 400, websockets with 501.
+
+        Raises:
+            BaseException: what the application raised, for the server to log and to answer or to cut off.
+            CrossingError: this thread runs the event loop that would have to answer.
+        """
+        try:
+            scope, length = scope_from_environ(environ, self._root_path)
+        except PeerProtocolError as refusal:
+            return _refuse(start_response, "400 Bad Request", str(refusal))
+        if "HTTP_UPGRADE" in environ and environ["HTTP_UPGRADE"].lower() == "websocket":
+            return self._refuse_websocket(start_response)
+        service = self._service
+        if service is None or service.portal.closed:
+            service = self._living_service()
+        portal = service.portal
+        portal.check_caller()
+        mail: Mail[Any] = Mail(portal.bell(), portal.gate, service.buffer_bytes)
+        exchange = Exchange(service, scope, length, mail, copy_context_for_thread())
+        return Pump(environ, start_response, length, exchange, mail, portal.gate).respond()
+
+    def start(self) -> None:
+        """Start the loop and the lifespan now, and wait for its startup; from any thread but the loop's.
+
+        Raises:
+            LifespanFailed: the application did not start.
+        """
+        service = self._living_service()
+        service.wait_for_startup()
+
+    def close(self) -> None:
+        """End the application: requests and background tasks under way, then its lifespan; waits for that.
+
+        From any thread but the loop's. A request that comes later starts it anew.
+        """
+        with _starting:
+            service, self._service = self._service, None
+        if service is not None:
+            service.close()
+
+    def _living_service(self) -> Service:
+        """Give the service, starting one at the first request, after a fork, and after ``close``."""
+        check_no_portal_here()  # before the lock, which somebody may hold who waits for the loop
+        with _starting:
+            service = self._service
+            if service is None or service.portal.closed:
+                service = self._make_service()
+                service.open()
+                self._service = service
+                weakref.finalize(self, service.close_soon).atexit = False
+            return service
+
+    def _refuse_websocket(self, start_response: StartResponse) -> Iterable[bytes]:
+        if not self._warned_of_websockets:
+            self._warned_of_websockets = True
+            _log.warning("refused a websocket with 501: %r serves HTTP only on this host", self)
+        return _refuse(
+            start_response, "501 Not Implemented", "this server takes no websockets for this path"
+        )
+
+
+_living: weakref.WeakSet[ASGIToWSGI] = weakref.WeakSet()
+
+
+def living_adapters() -> list[ASGIToWSGI]:
+    """Give all adapters of this process, for hosts that start and close them with their workers."""
+    return list(_living)
+
+
+def _after_fork() -> None:
+    global _starting
+    _starting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _single_callable(app: ASGIApplication) -> ASGIApplication:
+    """Give an ASGI 3 application, adapting one of ASGI 2.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not callable(app):
+        raise TypeError(
+            "ASGIToWSGI needs an ASGI application, a callable of (scope, receive, send) to await;"
+            f" got {app!r:.80}"
+        )
+    arity = arity_of(app)
+    if inspect.isclass(app):
+        if arity == 1 and is_async(app.__call__):
+            return _adapted(app)
+        raise TypeError(f"{name_of(app)} is a class: give ASGIToWSGI an instance of it")
+    if is_async(app):
+        return app
+    if arity == 1:
+        return _adapted(app)
+    if arity == 2:
+        raise TypeError(
+            f"{name_of(app)} takes two arguments, so it is a WSGI application already: give it to the server without"
+            " ASGIToWSGI"
+        )
+    return app
+
+
+def _adapted(app: Any) -> ASGIApplication:
+    adapted: ASGIApplication = guarantee_single_callable(app)  # type: ignore[no-untyped-call]  # asgiref has no types there
+    return adapted
+
+
+def _check_options(
+    lifespan: LifespanMode, backend: Backend, loop_factory: LoopFactory | None
+) -> None:
+    if lifespan not in LIFESPAN_MODES:
+        raise ValueError(f"lifespan must be one of {LIFESPAN_MODES}, got {lifespan!r:.80}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r:.80}")
+    if loop_factory is not None and backend == "trio":
+        raise ValueError("loop_factory makes asyncio loops; the back end trio has none")
+    if loop_factory is not None and not callable(loop_factory):
+        raise TypeError(
+            f"loop_factory must be a function that makes an event loop, got {loop_factory!r:.80}"
+        )
+
+
+def _fitting(backend: Backend) -> Backend:
+    """Take the inline back end on a host where no other thread of Python runs."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if backend != "asyncio" or uwsgi is None:
+        return backend
+    threads = any(option in uwsgi.opt for option in ("enable-threads", "threads"))
+    return "asyncio" if threads else "inline"
+
+
+def _refuse(start_response: StartResponse, status: str, reason: str) -> list[bytes]:
+    """Answer a request that the application will not see, in one sentence."""
+    body = reason.encode("utf-8", "replace") + b"\n"
+    headers = [
+        ("content-type", "text/plain; charset=utf-8"),
+        ("content-length", str(len(body))),
+    ]
+    start_response(status, headers)
+    return [body]

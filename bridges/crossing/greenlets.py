@@ -1,0 +1,186 @@
+"""gevent: waiting without stopping the hub, and threads that are real although ``threading`` was patched.
+
+Guarantees:
+
+- A greenlet that waits at a ``GreenletBell`` lets the others of its thread run.
+- ``ring`` comes from any thread, touches no patched lock, and wakes the hub once for all rings that it has not
+  answered yet.
+- A greenlet that is killed while it waits leaves nothing behind but a ring that nobody hears.
+- A hub that only waits for rings is not taken for a deadlock; one that nobody waits at may end.
+
+A loop in a real thread waits by gevent's selector, where that was patched in: the thread's own hub runs meanwhile, so
+that the patched threads of the application (``asyncio.to_thread``, ``anyio.to_thread``, executors) run there too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+def hub_here() -> Any | None:
+    """Give the gevent hub that the calling greenlet must yield to while it waits; None where there is none."""
+    gevent: Any = sys.modules.get("gevent._hub_local")
+    if gevent is None:
+        return None
+    if is_patched():
+        return gevent.get_hub()
+    return gevent.get_hub_if_exists()  # gevent.pywsgi without patching
+
+
+def start_real_thread(function: Callable[[], object], name: str) -> None:
+    """Start a thread of the operating system, which the interpreter's exit does not wait for.
+
+    Raises:
+        RuntimeError: no thread can be started here.
+    """
+    if is_patched():
+        monkey: Any = sys.modules["gevent.monkey"]
+        monkey.get_original("_thread", "start_new_thread")(function, ())
+        return
+    try:
+        threading.Thread(target=function, name=name, daemon=True).start()
+    except RuntimeError:
+        # Sub-interpreters may forbid daemons only; whoever starts a portal ends it before the exit waits.
+        threading.Thread(target=function, name=name, daemon=False).start()
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Make an asyncio loop for the calling thread, which lets the greenlets of its thread run while it waits."""
+    if not is_patched():
+        return asyncio.new_event_loop()
+
+    class HubSelector(selectors.DefaultSelector):  # gevent has put its own there
+        """Keeps from other greenlets, while they run, that a loop is running in their thread: it is not theirs."""
+
+        _others: asyncio.AbstractEventLoop | None = None
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            own = asyncio._get_running_loop()
+            asyncio._set_running_loop(self._others)
+            try:
+                ready: list[tuple[selectors.SelectorKey, int]] = super().select(timeout)
+                return ready
+            finally:
+                self._others = asyncio._get_running_loop()
+                asyncio._set_running_loop(own)
+
+    return asyncio.SelectorEventLoop(HubSelector())
+
+
+def is_patched() -> bool:
+    """Whether gevent has put greenlets in the place of threads."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and monkey.is_module_patched("threading")
+
+
+class GreenletBell:
+    """A bell for a greenlet, rung from threads and from greenlets."""
+
+    __slots__ = ("_hub_bell", "_rung", "_waiting")
+
+    def __init__(self, hub: Any) -> None:
+        self._hub_bell = _hub_bell(hub)
+        self._rung = False
+        self._waiting: Any = None
+
+    def ring(self) -> None:
+        """End the wait, or let the next one pass."""
+        if not self._rung:
+            self._rung = True
+            self._hub_bell.ring(self)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for a ring, while other greenlets run."""
+        if not self._rung:
+            self._yield(seconds)
+        rung, self._rung = self._rung, False
+        return rung
+
+    def _yield(self, seconds: float | None) -> None:
+        from gevent import getcurrent
+
+        bell = self._hub_bell
+        over: list[None] = []
+        timer = None
+        self._waiting = getcurrent()
+        bell.enter()
+        try:
+            if seconds is not None:
+                timer = bell.hub.loop.timer(max(0.0, seconds))
+                timer.start(self._time_out, over)
+            # Somebody else's switch, meant for what this greenlet did before, is no reason to go on.
+            while not self._rung and not over:
+                bell.hub.switch()
+        finally:
+            self._waiting = None
+            bell.leave()
+            if timer is not None:
+                timer.stop()
+                timer.close()
+
+    def _time_out(self, over: list[None]) -> None:
+        over.append(None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the greenlet go on, if it still waits; in the hub."""
+        if self._waiting is not None:
+            self._waiting.switch()
+
+
+class _HubBell:
+    """What wakes one hub for all bells of its greenlets.
+
+    Attributes:
+        hub: of one thread.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self._rung: deque[GreenletBell] = deque()
+        self._sent = False
+        self._waiters = 0
+        self._watcher = hub.loop.async_(ref=False)
+        self._watcher.start(self._answer)
+
+    def ring(self, bell: GreenletBell) -> None:
+        """Have the hub wake the greenlet of ``bell``; from any thread."""
+        self._rung.append(bell)
+        if not self._sent:
+            self._sent = True
+            self._watcher.send()
+
+    def enter(self) -> None:
+        """Count a greenlet that waits; its hub is not without work then."""
+        self._waiters += 1
+        if self._waiters == 1:
+            self._watcher.ref = True
+
+    def leave(self) -> None:
+        """Count a greenlet that waits no more."""
+        self._waiters -= 1
+        if not self._waiters:
+            self._watcher.ref = False
+
+    def _answer(self) -> None:
+        self._sent = False
+        rung = self._rung
+        while rung:
+            rung.popleft().wake()
+
+
+_hub_bells: weakref.WeakKeyDictionary[Any, _HubBell] = weakref.WeakKeyDictionary()
+
+
+def _hub_bell(hub: Any) -> _HubBell:
+    bell = _hub_bells.get(hub)
+    if bell is None:
+        bell = _hub_bells[hub] = _HubBell(hub)
+    return bell

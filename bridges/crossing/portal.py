@@ -1,0 +1,164 @@
+"""A portal: an event loop that threads reach, and what all of its kinds have in common.
+
+``threaded`` and ``inline`` are the kinds, ``registry`` shares one of each among all who enter.
+
+Guarantees:
+
+- Nothing that runs on the loop ends it: not an exception, not ``SystemExit``.
+- Tenants say farewell on the loop; then what is left on it is cancelled and awaited before it is closed.
+- A caller that the loop would have to wait for gets an error, not a deadlock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any, Final, Protocol, TypeAlias
+
+from ..errors import CrossingError
+from .bells import Bell
+from .gates import Gate
+
+_log = logging.getLogger("bridges.adapters")
+
+LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+LAST_TASKS_SECONDS: Final = 5.0
+"""How long tasks that are cancelled at the loop's end may take."""
+
+
+class Handle(Protocol):
+    """Work that runs on a portal's loop."""
+
+    def cancel(self) -> object:
+        """Call it off; on the loop."""
+
+
+class Portal(ABC):
+    """An event loop that threads reach.
+
+    Attributes:
+        gate: the door into its loop.
+        is_open: True once its loop runs, or may be driven.
+        closed: True once it has ended, or where it belongs to the process that this one was forked from.
+        tenants: what each of those who entered wants done on the loop before it ends, and how many seconds that may
+            take.
+    """
+
+    gate: Gate
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.closed = False
+        self.tenants: dict[Work, float] = {}
+
+    @abstractmethod
+    def open(self) -> None:
+        """Start the loop, or wait until whoever called first has; from a thread.
+
+        Raises:
+            BaseException: what making the loop raised.
+            RuntimeError: no thread can be started.
+        """
+
+    @abstractmethod
+    def bell(self) -> Bell:
+        """Make a bell for the calling thread."""
+
+    @abstractmethod
+    def spawn(self, work: Work, context: Context) -> Handle:
+        """Start a task, at once where the loop can; on the loop. The work lets no exception out."""
+
+    @abstractmethod
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Have the loop call ``callback`` after some seconds; on the loop."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Cancel what still runs and end the loop; from any other thread, which waits for it."""
+
+    def check_caller(self) -> None:
+        """Refuse a caller that the loop would have to wait for.
+
+        Raises:
+            CrossingError: this thread runs the loop.
+        """
+        if self.gate.runs_here():
+            raise CrossingError(
+                "the event loop would wait for itself: await the ASGI application where async code runs, or call the"
+                " WSGI one from another thread (asyncio.to_thread)"
+            )
+
+    def call(self, work: Work, seconds: float | None = None) -> None:
+        """Run work on the loop and wait for it; from any other thread.
+
+        Args:
+            work: what to run.
+            seconds: how long to wait at most.
+
+        Raises:
+            BaseException: what the work raised.
+            CrossingError: called on the loop, the loop has ended, or it did not answer in time.
+        """
+        self.check_caller()
+        bell = self.bell()
+        outcome: list[BaseException | None] = []
+
+        async def report() -> None:
+            failure: BaseException | None = None
+            try:
+                await work()
+            except BaseException as error:
+                failure = error
+                if is_cancellation(error):
+                    raise
+            finally:
+                outcome.append(failure)
+                bell.ring()
+
+        context = copy_context()
+        self.gate.ring(lambda: self.spawn(report, context))
+        while not outcome:
+            if not bell.wait(seconds):
+                raise CrossingError(f"the event loop did not answer within {seconds:g} seconds")
+        failure = outcome.pop()
+        if failure is not None:
+            raise failure
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether an exception is how asyncio or trio calls off a task, which has to let it through."""
+    if isinstance(error, asyncio.CancelledError):
+        return True
+    trio: Any = sys.modules.get("trio")
+    return trio is not None and isinstance(error, trio.Cancelled)
+
+
+def start_task(loop: asyncio.AbstractEventLoop, work: Work, context: Context) -> asyncio.Task[None]:
+    """Start an asyncio task in a context; on the loop. From Python 3.12 on its first step is taken at once."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work(), loop=loop, context=context, eager_start=True)
+    if sys.version_info >= (3, 11):
+        return loop.create_task(work(), context=context)
+    return context.run(loop.create_task, work())
+
+
+async def wind_up() -> None:
+    """Cancel all tasks of the running asyncio loop but this one, and wait for them within a limit.
+
+    The loop's executor is told to finish when the loop is closed, and not waited for: a thread that hangs would hang
+    everything.
+    """
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, pending = await asyncio.wait(tasks, timeout=LAST_TASKS_SECONDS)
+        for task in pending:
+            _log.error("left a task that does not end when it is cancelled: %r", task)
+    await asyncio.get_running_loop().shutdown_asyncgens()

@@ -1,0 +1,216 @@
+"""Portals whose loop runs in a thread of its own: asyncio (uvloop and others by a factory) and trio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CrossingError
+from .bells import Bell, bell_here
+from .gates import current_gate
+from .greenlets import new_event_loop, start_real_thread
+from .portal import (
+    LAST_TASKS_SECONDS,
+    Handle,
+    LoopFactory,
+    Portal,
+    Work,
+    start_task,
+    wind_up,
+)
+
+if TYPE_CHECKING:
+    import trio
+
+_log = logging.getLogger("bridges.adapters")
+
+THREAD_NAME = "bridges-portal"
+
+
+class ThreadedPortal(Portal):
+    """What is the same whichever loop runs in the thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = False
+        self._over = False
+        self._failure: BaseException | None = None
+        self._waiting: list[Bell] = []
+
+    def open(self) -> None:
+        """Start the thread, or wait until whoever called first has."""
+        if not self._begun:
+            self._begun = True
+            start_real_thread(self._main, THREAD_NAME)
+        self._wait_until(lambda: self.is_open or self._over)
+        if self._failure is not None:
+            raise self._failure
+
+    def bell(self) -> Bell:
+        """Make a bell for the calling thread."""
+        return bell_here()
+
+    def end(self) -> None:
+        """End the loop, and wait for its thread unless that hangs."""
+        self.closed = True
+        try:
+            self.gate.ring(self._stop)
+        except CrossingError:
+            pass  # it is over, or nearly so
+        if not self._wait_until(lambda: self._over, 2 * LAST_TASKS_SECONDS):
+            _log.error("left the thread of an event loop that does not answer: something blocks it")
+
+    def _main(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            self._failure = error
+            if self.is_open:
+                _log.critical("the event loop of the ASGI applications has failed", exc_info=error)
+        finally:
+            self.closed = True
+            if self.is_open:
+                self.gate.answer_rest()
+            self._over = True
+            self._tell()
+
+    def _greet(self) -> None:
+        """Let callers in; on the loop."""
+        self.gate = current_gate()
+        self.is_open = True
+        self._tell()
+
+    def _wait_until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        bell = bell_here()
+        # Before the look at the condition: `_tell` comes after its change.
+        self._waiting.append(bell)
+        try:
+            while not condition():
+                if not bell.wait(seconds):
+                    return False
+            return True
+        finally:
+            self._waiting.remove(bell)
+
+    def _tell(self) -> None:
+        for bell in tuple(self._waiting):
+            bell.ring()
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Run the loop from its making to its end; in the thread."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Begin the loop's end; on the loop."""
+
+
+class AsyncioPortal(ThreadedPortal):
+    """A portal on asyncio, or on what ``loop_factory`` makes."""
+
+    _loop: asyncio.AbstractEventLoop
+    _stopped: asyncio.Future[None]
+
+    def __init__(self, loop_factory: LoopFactory | None) -> None:
+        super().__init__()
+        self._loop_factory = loop_factory or new_event_loop
+        self._tasks: set[Handle] = set()
+
+    def spawn(self, work: Work, context: Context) -> Handle:
+        """Start a task."""
+        task = start_task(self._loop, work, context)
+        if not task.done():
+            self._tasks.add(task)  # the loop itself holds tasks weakly
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Have the loop call ``callback`` after some seconds."""
+        self._loop.call_later(seconds, callback)
+
+    def _run(self) -> None:
+        self._loop = self._loop_factory()
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._stopped = self._loop.create_future()
+            self._run_through(self._stay())
+            self._run_through(wind_up())
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
+
+    async def _stay(self) -> None:
+        self._greet()
+        await self._stopped
+
+    def _stop(self) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def _run_through(self, main: Coroutine[Any, Any, None]) -> None:
+        """Run the loop until ``main`` is done, whatever other tasks raise.
+
+        anyio takes a task that is run to its completion for the loop's root, and keeps its worker threads as long.
+        """
+        task = self._loop.create_task(main)
+        while not task.done():
+            try:
+                self._loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                _log.error("a task of the application raised %r", error, exc_info=error)
+            except RuntimeError as error:
+                if task.done():
+                    raise
+                # Only the application can have stopped it.
+                _log.error("the application stopped the event loop, which goes on: %s", error)
+
+
+class TrioPortal(ThreadedPortal):
+    """A portal on trio."""
+
+    _nursery: trio.Nursery
+    _stopped: trio.Event
+
+    def spawn(self, work: Work, context: Context) -> Handle:
+        """Start a task."""
+        import trio
+
+        scope = trio.CancelScope()
+
+        async def scoped() -> None:
+            with scope:
+                await work()
+
+        context.run(self._nursery.start_soon, scoped)
+        return scope
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Have the loop call ``callback`` after some seconds."""
+        import trio
+
+        async def later() -> None:
+            await trio.sleep(seconds)
+            callback()
+
+        self._nursery.start_soon(later)
+
+    def _run(self) -> None:
+        import trio
+
+        trio.run(self._stay)
+
+    async def _stay(self) -> None:
+        import trio
+
+        self._stopped = trio.Event()
+        async with trio.open_nursery() as self._nursery:
+            self._greet()
+            await self._stopped.wait()
+            self._nursery.cancel_scope.cancel()
+
+    def _stop(self) -> None:
+        self._stopped.set()
