@@ -12,8 +12,7 @@ import os
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
+from ..crossing.gates import Signal
 from ..crossing.portal import Handle, is_cancellation
 from ..errors import ApplicationError, ClientDisconnected, CrossingError
 from ..translate.response_events import EarlyHint, ResponseEvents, SendFile, SendPath, Trailers
@@ -42,7 +41,6 @@ class Exchange:
     _reading = False
     _broken: BaseException | None = None
     _gone: str | None = None
-    _changed: anyio.Event | None = None
     _handle: Handle | None = None
     _head_posted = False
     _called_off = False
@@ -74,6 +72,7 @@ class Exchange:
             scope["method"] == "HEAD", service.app_name, scope["extensions"]
         )
         self.trailers: list[tuple[str, str]] = []
+        self._waiting: list[Signal] = []
         if length == 0:
             self._arrived = (b"", False)
 
@@ -268,14 +267,20 @@ class Exchange:
     # Waiting, for any number of tasks of the application.
 
     async def _change(self) -> None:
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+        signal = self._service.portal.gate.signal()
+        self._waiting.append(signal)
+        try:
+            await signal.wait()
+        finally:
+            if (
+                signal in self._waiting
+            ):  # called off: frameworks ask whether the client has left like that
+                self._waiting.remove(signal)
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, None
-        if changed is not None:
-            changed.set()
+        waiting = self._waiting
+        while waiting:
+            waiting.pop().set()
 
 
 def _comes_of_leaving(error: BaseException) -> bool:

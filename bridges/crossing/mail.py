@@ -79,8 +79,11 @@ class Mail(Generic[Item]):
         return not under_way or under_way + size <= self._limit
 
     def when_room(self, size: int, callback: Callable[[], object]) -> None:
-        """Have ``callback`` called on the loop when there is room for so many bytes, and half of the limit is free."""
-        self._room_at = max(0, min(self._limit // 2, self._limit - size))
+        """Have ``callback`` called on the loop when there is room for so many bytes, and most of the limit is free.
+
+        Not earlier: each time costs a turn of both threads.
+        """
+        self._room_at = max(0, min(self._limit // 4, self._limit - size))
         self._when_room = callback
         self._tell_room()  # the thread may have been done before it could see the callback
 
