@@ -25,6 +25,7 @@ from .crossing.registry import BACKENDS, Backend, check_no_portal_here
 from .errors import PeerProtocolError
 from .kinds import arity_of, is_async, name_of
 from .translate.scope import scope_from_environ
+from .translate.status import status_from_code
 from .typing import ASGIApplication, Environ, StartResponse
 
 _log = logging.getLogger("bridges.adapters")
@@ -71,7 +72,7 @@ class ASGIToWSGI:
             disconnect_grace_seconds: how long the application may go on after its client has left, before it is
                 cancelled.
             buffer_bytes: bytes that a response may run ahead of its client.
-            root_path: replaces SCRIPT_NAME, for hosts behind a proxy that takes off a prefix.
+            root_path: goes before SCRIPT_NAME, for hosts behind a proxy that takes off a prefix.
 
         Raises:
             TypeError: ``app`` is not an ASGI application.
@@ -119,7 +120,7 @@ class ASGIToWSGI:
         try:
             scope, length = scope_from_environ(environ, self._root_path)
         except PeerProtocolError as refusal:
-            return _refuse(start_response, "400 Bad Request", str(refusal))
+            return _refuse(start_response, refusal.status_hint, str(refusal))
         if "HTTP_UPGRADE" in environ and environ["HTTP_UPGRADE"].lower() == "websocket":
             return self._refuse_websocket(start_response)
         service = self._service
@@ -166,9 +167,7 @@ class ASGIToWSGI:
         if not self._warned_of_websockets:
             self._warned_of_websockets = True
             _log.warning("refused a websocket with 501: %r serves HTTP only on this host", self)
-        return _refuse(
-            start_response, "501 Not Implemented", "this server takes no websockets for this path"
-        )
+        return _refuse(start_response, 501, "this server takes no websockets for this path")
 
 
 _living: weakref.WeakSet[ASGIToWSGI] = weakref.WeakSet()
@@ -245,12 +244,12 @@ def _fitting(backend: Backend) -> Backend:
     return "asyncio" if threads else "inline"
 
 
-def _refuse(start_response: StartResponse, status: str, reason: str) -> list[bytes]:
+def _refuse(start_response: StartResponse, status: int, reason: str) -> list[bytes]:
     """Answer a request that the application will not see, in one sentence."""
     body = reason.encode("utf-8", "replace") + b"\n"
     headers = [
         ("content-type", "text/plain; charset=utf-8"),
         ("content-length", str(len(body))),
     ]
-    start_response(status, headers)
+    start_response(status_from_code(status), headers)
     return [body]

@@ -18,7 +18,9 @@ from bridges.translate.headers import (
     MAX_REPETITIONS,
     HeaderPolicy,
     add_request_headers,
+    bytes_from_native,
     length_from_text,
+    response_headers_from_asgi,
     response_headers_from_wsgi,
     variable_from_name,
 )
@@ -645,6 +647,156 @@ def test_what_is_sent_can_split_no_message(headers: list[tuple[str, str]]) -> No
         assert not set(name + value) & set(b"\r\n\x00")
 
 
+# Responses, the other way.
+
+
+@pytest.mark.spec("FR 57")
+@pytest.mark.spec("ASGI HTTP 2.5", "Response Start")
+def test_asgi_headers_become_native_strings() -> None:
+    """Names are lower case, values native strings without blanks around; nothing is joined."""
+    translated = response_headers_from_asgi(
+        [
+            (b"Content-Type", b"text/plain"),
+            [b"set-cookie", b"a=1"],
+            (b"x-blank", b" \t spaced out\t "),
+            (b"SET-COOKIE", b"b=2"),
+            (b"x-empty", b""),
+            (b"x-latin", b"caf\xe9"),
+        ]
+    )
+    assert translated.native == [
+        ("content-type", "text/plain"),
+        ("set-cookie", "a=1"),
+        ("x-blank", "spaced out"),
+        ("set-cookie", "b=2"),
+        ("x-empty", ""),
+        ("x-latin", "café"),
+    ]
+    assert (translated.length, translated.dropped) == (None, [])
+
+
+@pytest.mark.spec("FR 25")
+@pytest.mark.parametrize("bad", [b"\r", b"\n", b"\x00", b"\r\n", b"\x7f", b"\x1b"])
+@pytest.mark.parametrize("form", [b"a%bInjected: 1", b"%b", b"%ba", b"a%b", b" %b "])
+def test_no_line_break_or_nul_in_a_value_from_asgi(form: bytes, bad: bytes) -> None:
+    """No ASGI application can be made to send another header either."""
+    with pytest.raises(ApplicationProtocolError, match="CR, LF, NUL"):
+        response_headers_from_asgi([(b"x-a", form % bad)])
+
+
+@pytest.mark.spec("FR 25")
+@pytest.mark.spec("RFC 9110", "section 5.6.2")
+@pytest.mark.parametrize(
+    "name", [b"", b" ", b"a b", b"a:", b":status", b"a\r\nb", b"a\n", b"a\x00", b"\xe9", b"(a)"]
+)
+def test_names_from_asgi_are_tokens(name: bytes) -> None:
+    """A name that is none is refused and shown, as often as it comes; so are pseudo headers."""
+    for _ in range(2):
+        with pytest.raises(ApplicationProtocolError, match="token") as caught:
+            response_headers_from_asgi([(b"x-a", b"1"), (name, b"1")])
+        assert repr(name) in str(caught.value)
+
+
+MALFORMED_ASGI: list[Any] = [
+    5,
+    [None],
+    [(b"a",)],
+    [(b"a", b"b", b"c")],
+    [b"ab"],
+    [(b"a", None)],
+    [(b"a", 1)],
+    [(b"a", "b")],
+    [("a", b"b")],
+    [("a", "b")],
+    [(1, b"b")],
+    [([], b"b")],
+    [(bytearray(b"a"), b"b")],
+    [(b"a", memoryview(b"b"))],
+    b"abc",
+    {b"content-type": b"text/plain"},
+]
+
+
+@pytest.mark.spec("ASGI HTTP 2.5", "Response Start")
+@pytest.mark.parametrize("headers", MALFORMED_ASGI, ids=repr)
+def test_headers_from_asgi_must_be_pairs_of_bytes(headers: Any) -> None:
+    """Another shape is the application's mistake, named as such."""
+    with pytest.raises(ApplicationProtocolError, match="pairs of bytes"):
+        response_headers_from_asgi(headers)
+
+
+@pytest.mark.spec("FR 24")
+@pytest.mark.spec("ASGI HTTP 2.5", "Response Start")
+@pytest.mark.parametrize(
+    "name",
+    [b"Connection", b"Keep-Alive", b"Proxy-Connection", b"TE", b"Transfer-Encoding", b"Upgrade"],
+)
+def test_hop_by_hop_fields_from_asgi_are_taken_out_and_named(name: bytes) -> None:
+    """ASGI: the server must ignore Transfer-Encoding; WSGI: the application must not send the others."""
+    translated = response_headers_from_asgi([(b"a", b"1"), (name, b"x"), (b"b", b"2")])
+    assert translated.native == [("a", "1"), ("b", "2")]
+    assert translated.dropped == [name.decode().lower()]
+
+
+@pytest.mark.spec("RFC 9110", "section 8.6")
+@pytest.mark.parametrize("values", [[b"5"], [b" 5 "], [b"5", b"5"]])
+def test_content_length_from_asgi(values: list[bytes]) -> None:
+    """The length is read, and a repetition of the same one is sent once."""
+    translated = response_headers_from_asgi([(b"Content-Length", value) for value in values])
+    assert translated.length == 5
+    assert translated.native == [("content-length", "5")]
+
+
+@pytest.mark.spec("RFC 9110", "section 8.6")
+@pytest.mark.parametrize("values", [[b"5", b"6"], [b"x"], [b"5, 5"], [b"-1"], [b""], [b"\xb2"]])
+def test_bad_content_length_from_asgi(values: list[bytes]) -> None:
+    """Two lengths, or none that is a number, are the application's mistake."""
+    with pytest.raises(ApplicationProtocolError, match="Content-Length"):
+        response_headers_from_asgi([(b"content-length", value) for value in values])
+
+
+@pytest.mark.spec("FR 22")
+@pytest.mark.spec("FR 81")
+@given(st.lists(st.tuples(UNTOUCHED, LATIN_1), max_size=5))
+def test_response_headers_come_back(headers: list[tuple[str, str]]) -> None:
+    """To ASGI and back to WSGI nothing is lost but case and blanks."""
+    raw = response_headers_from_wsgi(headers).raw
+    assert response_headers_from_wsgi(response_headers_from_asgi(raw).native).raw == raw
+
+
+@pytest.mark.spec("FR 25")
+@given(st.lists(st.tuples(st.binary(max_size=6), st.binary(max_size=6))))
+def test_what_is_sent_from_asgi_can_split_no_message(headers: list[tuple[bytes, bytes]]) -> None:
+    """Whatever the application gives, what gets out is what the host would accept."""
+    try:
+        translated = response_headers_from_asgi(headers)
+    except ApplicationProtocolError:
+        return
+    assert len(response_headers_from_wsgi(translated.native).raw) == len(translated.native)
+
+
+@pytest.mark.spec("PEP 3333", "Unicode Issues")
+@given(st.binary())
+def test_bytes_of_a_native_string(sent: bytes) -> None:
+    """A native string holds bytes, and gives them back."""
+    assert bytes_from_native(sent.decode("latin-1")) == sent
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Łódź", "Łódź".encode()),
+        ("Ł\udcff", b"\xc5\x81\xff"),
+        ("\ud800", b"?"),
+        (5, b"5"),
+        (None, b"None"),
+    ],
+)
+def test_bytes_of_what_is_no_native_string(value: object, expected: bytes) -> None:
+    """Anything else gives bytes too, never an error."""
+    assert bytes_from_native(value) == expected
+
+
 # Memory between requests.
 
 
@@ -689,3 +841,16 @@ def test_memory_does_not_grow_with_the_names_that_applications_send() -> None:
         watched.append(weakref.ref(name))
     del name
     assert sum(reference() is not None for reference in watched) <= 1_500
+
+
+@pytest.mark.spec("FR 57")
+def test_memory_does_not_grow_with_the_names_that_asgi_applications_send() -> None:
+    """And for those that come from ASGI."""
+    before = WatchedBytes.alive
+    for number in range(10_000):
+        name = WatchedBytes(b"x-application-%d" % number)
+        assert response_headers_from_asgi([(name, b"v")]).native == [
+            (f"x-application-{number}", "v")
+        ]
+    del name
+    assert WatchedBytes.alive - before <= 1_500

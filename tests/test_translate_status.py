@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridges.errors import ApplicationProtocolError
-from bridges.translate.status import code_from_status
+from bridges.translate.status import code_from_status, status_from_code
 
 
 @pytest.mark.spec("PEP 3333", "The start_response() Callable")
@@ -132,3 +132,38 @@ def test_memory_does_not_grow_with_the_number_of_reasons() -> None:
         alive.append(weakref.ref(status))
     del status
     assert sum(reference() is not None for reference in alive) <= 1_500
+
+
+@pytest.mark.spec("FR 71")
+@pytest.mark.spec("PEP 3333", "The start_response() Callable")
+@pytest.mark.parametrize("status", [s for s in HTTPStatus if s >= 200], ids=lambda s: str(s.value))
+def test_registered_codes_have_their_phrase(status: HTTPStatus) -> None:
+    """A code and a member of HTTPStatus give the same line, and back."""
+    line = f"{status.value} {status.phrase}"
+    assert status_from_code(status) == status_from_code(status.value) == line
+    assert code_from_status(line) == status
+
+
+@pytest.mark.spec("FR 71")
+@pytest.mark.parametrize("code", [299, 599, 999])
+def test_unknown_codes_have_a_reason_too(code: int) -> None:
+    """PEP 3333 wants a reason for every code."""
+    assert status_from_code(code) == f"{code} Unknown"
+
+
+@pytest.mark.spec("FR 68")
+@pytest.mark.spec("ASGI HTTP 2.5", "Response Start")
+@pytest.mark.parametrize("code", [None, "200", b"200", 200.0, 0, -200, 99, 1000, True, 10**500])
+def test_what_is_no_code_is_refused(code: object) -> None:
+    """Another type or range is the application's mistake, and shown within limits."""
+    with pytest.raises(ApplicationProtocolError, match="100 to 999") as caught:
+        status_from_code(code)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.spec("RFC 9110", "section 15.2")
+@pytest.mark.parametrize("code", [100, 101, 103, 199])
+def test_interim_code_cannot_start_a_response(code: int) -> None:
+    """The client would wait for the head that has to follow."""
+    with pytest.raises(ApplicationProtocolError, match="interim"):
+        status_from_code(code)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+import anyio.to_thread
+from asgiref.sync import ThreadSensitiveContext
 
 from .items import Job, RequestMail
 
@@ -24,15 +25,16 @@ class Desk:
 
     Attributes:
         used: True once something was submitted; a request that did so keeps its thread until its task has ended.
-        attended: False once the thread has gone; what comes later runs in asgiref's own thread.
+        attended: False once the thread has gone; what comes later runs in the thread of ``late``.
     """
 
-    __slots__ = ("_mail", "attended", "used")
+    __slots__ = ("_late", "_mail", "attended", "used")
 
-    def __init__(self, mail: RequestMail) -> None:
+    def __init__(self, mail: RequestMail, late: LateThread) -> None:
         self.used = False
         self.attended = True
         self._mail = mail
+        self._late = late
 
     def submit(self, call: Callable[[], Result]) -> Future[Result]:
         """Have ``call`` made in the request's thread; on the loop."""
@@ -44,7 +46,29 @@ class Desk:
             # The thread may have gone meanwhile: it looks once more after saying so, and only one of us gets the job.
             if self.attended or not self._mail.take_back(job):
                 return future
-        return SyncToAsync.single_thread_executor.submit(call)
+        return self._late.submit(call)
+
+
+class LateThread:
+    """One thread for the thread-sensitive code that has no request's: of the lifespan, and after responses.
+
+    Made on the loop, when it is needed: of gevent's threads only those work there that were.
+    """
+
+    def __init__(self) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+
+    def submit(self, call: Callable[[], Result]) -> Future[Result]:
+        """Have ``call`` made in the thread; on the loop."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "bridges-late")
+        return self._executor.submit(call)
+
+    async def end(self) -> None:
+        """Wait for what was submitted, and end the thread; on the loop."""
+        if self._executor is not None:
+            executor, self._executor = self._executor, None
+            await anyio.to_thread.run_sync(executor.shutdown, abandon_on_cancel=True)
 
 
 class _Desks(Executor):
@@ -52,10 +76,10 @@ class _Desks(Executor):
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Have ``fn`` called in the thread of the request whose task submits it."""
-        return _desk.get().submit(functools.partial(fn, *args, **kwargs))
+        return _place.get().submit(functools.partial(fn, *args, **kwargs))
 
 
-_desk: ContextVar[Desk] = ContextVar("bridges_desk")
+_place: ContextVar[Desk | LateThread] = ContextVar("bridges_place")
 _thread_sensitive = ThreadSensitiveContext(executor=_Desks())
 # By which asgiref finds the context that a task is in.
 _variable: ContextVar[ThreadSensitiveContext] | None = None
@@ -75,8 +99,8 @@ async def open_desks() -> None:
                 _variable = variable
 
 
-def sit_at(desk: Desk) -> None:
-    """Have the thread-sensitive code of the running task, and of tasks that it starts, come to ``desk``."""
+def come_to(place: Desk | LateThread) -> None:
+    """Have the thread-sensitive code of the running task, and of tasks that it starts, run at ``place``."""
     if _variable is not None:
         _variable.set(_thread_sensitive)
-        _desk.set(desk)
+        _place.set(place)

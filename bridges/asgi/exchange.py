@@ -17,7 +17,7 @@ from ..crossing.portal import Handle, is_cancellation
 from ..errors import ApplicationError, ClientDisconnected, CrossingError
 from ..translate.response_events import EarlyHint, ResponseEvents, SendFile, SendPath, Trailers
 from ..typing import Message
-from .desk import Desk, sit_at
+from .desk import Desk, come_to
 from .items import Failure, Head, Note, RequestMail
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Exchange:
         self._scope = scope
         self._mail = mail
         self._context = context
-        self.desk = Desk(mail)
+        self.desk = Desk(mail, service.late)
         self.events = ResponseEvents(
             scope["method"] == "HEAD", service.app_name, scope["extensions"]
         )
@@ -220,7 +220,7 @@ class Exchange:
     async def _call_application(self) -> None:
         service = self._service
         if service.knows_asgiref:
-            sit_at(self.desk)
+            come_to(self.desk)
         lifespan = service.lifespan
         if not lifespan.ready:
             await lifespan.started()

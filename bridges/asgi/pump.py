@@ -108,6 +108,8 @@ class Pump:
                 if block:
                     return block
                 self._blocks = None
+            if self._finished and self._first is None:
+                raise StopIteration
             item, self._first = self._first or self._next(), None
             if isinstance(item, bytes):
                 chunk = self._mail.join(item)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextvars import Context
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 
@@ -13,10 +13,14 @@ from ..crossing.portal import Handle, LoopFactory, Portal, Work
 from ..crossing.registry import Backend, enter, leave, leave_soon
 from ..errors import CrossingError
 from ..typing import ASGIApplication
-from .desk import open_desks
+from .desk import LateThread, come_to, open_desks
 from .lifespan import Lifespan, LifespanMode
 
 _log = logging.getLogger("bridges.adapters")
+
+
+# How long the end waits for thread-sensitive code that came after its request, once everything else is over.
+_LATE_SECONDS: Final = 0.5
 
 
 class UnderWay(Protocol):
@@ -35,6 +39,7 @@ class Service:
         lifespan: made when the service is opened.
         portal: where it runs.
         knows_asgiref: whether asgiref, which knows asyncio only, works there.
+        late: the thread of what has no request's.
         buffer_bytes: how far a response may run ahead of its client.
     """
 
@@ -64,6 +69,7 @@ class Service:
         self._startup_seconds = startup_seconds
         self._shutdown_seconds = shutdown_seconds
         self._grace_seconds = disconnect_grace_seconds
+        self.late = LateThread()
         self._under_way: set[UnderWay] = set()
         self._idle: anyio.Event | None = None
 
@@ -101,7 +107,12 @@ class Service:
             self.app, self.app_name, self._lifespan_mode, self._startup_seconds
         )
         if not self.lifespan.ready:
-            self.portal.spawn(self.lifespan.run, Context())
+            self.portal.spawn(self._run_lifespan, Context())
+
+    async def _run_lifespan(self) -> None:
+        if self.knows_asgiref:
+            come_to(self.late)
+        await self.lifespan.run()
 
     def begin(self, request: UnderWay, work: Work, context: Context) -> Handle:
         """Start a request's task.
@@ -129,6 +140,8 @@ class Service:
         await self._drain(self._shutdown_seconds / 2)
         left = begun + self._shutdown_seconds - anyio.current_time()
         await self.lifespan.stop(left)
+        with anyio.move_on_after(_LATE_SECONDS):
+            await self.late.end()
 
     async def _drain(self, seconds: float) -> None:
         """Wait for the requests under way, then cancel those that are left."""

@@ -5,7 +5,10 @@ Guarantees:
 - A greenlet that waits at a ``GreenletBell`` lets the others of its thread run.
 - ``ring`` comes from any thread, touches no patched lock, and wakes the hub once for all rings that it has not
   answered yet.
-- A greenlet that is killed while it waits leaves nothing behind but a ring that nobody hears.
+- A greenlet that is killed while it waits leaves nothing behind but a ring that nobody hears; one that dies of an
+  error takes nobody's ring with it.
+- A hub's bells end with it: a ring that comes later is nothing.
+- The child of a fork waits anew, whatever its parent's threads were doing at that moment.
 - A hub that only waits for rings is not taken for a deadlock; one that nobody waits at may end.
 
 A loop in a real thread waits by gevent's selector, where that was patched in: the thread's own hub runs meanwhile, so
@@ -15,10 +18,10 @@ that the patched threads of the application (``asyncio.to_thread``, ``anyio.to_t
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import sys
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -37,18 +40,26 @@ def hub_here() -> Any | None:
 def start_real_thread(function: Callable[[], object], name: str) -> None:
     """Start a thread of the operating system, which the interpreter's exit does not wait for.
 
+    Under gevent ``threading`` knows it as a dummy of this name, and it has no ``join``: whoever wants to wait for its
+    end has ``function`` ring a bell.
+
     Raises:
         RuntimeError: no thread can be started here.
     """
     if is_patched():
         monkey: Any = sys.modules["gevent.monkey"]
-        monkey.get_original("_thread", "start_new_thread")(function, ())
+        monkey.get_original("_thread", "start_new_thread")(_run_named, (function, name))
         return
     try:
         threading.Thread(target=function, name=name, daemon=True).start()
     except RuntimeError:
         # Sub-interpreters may forbid daemons only; whoever starts a portal ends it before the exit waits.
         threading.Thread(target=function, name=name, daemon=False).start()
+
+
+def _run_named(function: Callable[[], object], name: str) -> None:
+    threading.current_thread().name = name
+    function()
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -100,8 +111,10 @@ class GreenletBell:
         """Wait for a ring, while other greenlets run."""
         if not self._rung:
             self._yield(seconds)
-        rung, self._rung = self._rung, False
-        return rung
+        if not self._rung:
+            return False
+        self._rung = False
+        return True
 
     def _yield(self, seconds: float | None) -> None:
         from gevent import getcurrent
@@ -139,11 +152,13 @@ class _HubBell:
     """What wakes one hub for all bells of its greenlets.
 
     Attributes:
-        hub: of one thread.
+        hub: of one thread; it holds this in turn, so that they go together.
+        family: of the process that made it.
     """
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
+        self.family = _family
         self._rung: deque[GreenletBell] = deque()
         self._sent = False
         self._waiters = 0
@@ -155,7 +170,10 @@ class _HubBell:
         self._rung.append(bell)
         if not self._sent:
             self._sent = True
-            self._watcher.send()
+            try:
+                self._watcher.send()
+            except ValueError:
+                pass  # the hub's loop is destroyed, and its greenlets with it
 
     def enter(self) -> None:
         """Count a greenlet that waits; its hub is not without work then."""
@@ -172,15 +190,30 @@ class _HubBell:
     def _answer(self) -> None:
         self._sent = False
         rung = self._rung
-        while rung:
-            rung.popleft().wake()
+        try:
+            while rung:
+                rung.popleft().wake()
+        finally:
+            if rung:  # a greenlet without gevent's own handling of errors has died: the others were rung for too
+                self._sent = True
+                self._watcher.send()
 
 
-_hub_bells: weakref.WeakKeyDictionary[Any, _HubBell] = weakref.WeakKeyDictionary()
+# Replaced in the child of a fork: a thread may have stood between `_sent` and its `send`, which never comes there.
+_family = object()
 
 
 def _hub_bell(hub: Any) -> _HubBell:
-    bell = _hub_bells.get(hub)
-    if bell is None:
-        bell = _hub_bells[hub] = _HubBell(hub)
+    bell: _HubBell | None = getattr(hub, "_bridges_bell", None)
+    if bell is None or bell.family is not _family:
+        bell = hub._bridges_bell = _HubBell(hub)
     return bell
+
+
+def _begin_family() -> None:
+    global _family
+    _family = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_family)

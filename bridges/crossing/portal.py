@@ -149,11 +149,7 @@ def start_task(loop: asyncio.AbstractEventLoop, work: Work, context: Context) ->
 
 
 async def wind_up() -> None:
-    """Cancel all tasks of the running asyncio loop but this one, and wait for them within a limit.
-
-    The loop's executor is told to finish when the loop is closed, and not waited for: a thread that hangs would hang
-    everything.
-    """
+    """Cancel all tasks of the running asyncio loop but this one; wait for them, and for its executor, within limits."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
@@ -161,4 +157,11 @@ async def wind_up() -> None:
         _, pending = await asyncio.wait(tasks, timeout=LAST_TASKS_SECONDS)
         for task in pending:
             _log.error("left a task that does not end when it is cancelled: %r", task)
-    await asyncio.get_running_loop().shutdown_asyncgens()
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_asyncgens()
+    # Not awaited itself: called off, it would wait for a thread that hangs.
+    executor_ends = loop.create_task(loop.shutdown_default_executor())
+    _, pending = await asyncio.wait({executor_ends}, timeout=LAST_TASKS_SECONDS)
+    if pending:
+        _log.error("left threads of the event loop's executor that do not end")
+        executor_ends._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said just now

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CrossingError
 from .bells import Bell, bell_here
-from .gates import current_gate
+from .gates import EventfdGate, open_gate
 from .greenlets import new_event_loop, start_real_thread
 from .portal import (
     LAST_TASKS_SECONDS,
@@ -80,7 +80,7 @@ class ThreadedPortal(Portal):
 
     def _greet(self) -> None:
         """Let callers in; on the loop."""
-        self.gate = current_gate()
+        self.gate = open_gate()
         self.is_open = True
         self._tell()
 
@@ -138,7 +138,7 @@ class AsyncioPortal(ThreadedPortal):
         try:
             self._stopped = self._loop.create_future()
             self._run_through(self._stay())
-            self._run_through(wind_up())
+            self._run_through(self._wind_up())
         finally:
             asyncio.set_event_loop(None)
             self._loop.close()
@@ -146,6 +146,11 @@ class AsyncioPortal(ThreadedPortal):
     async def _stay(self) -> None:
         self._greet()
         await self._stopped
+
+    async def _wind_up(self) -> None:
+        await wind_up()
+        if isinstance(self.gate, EventfdGate):
+            self.gate.close()
 
     def _stop(self) -> None:
         if not self._stopped.done():
