@@ -120,11 +120,11 @@ class ASGIToWSGI:
         try:
             scope, length = scope_from_environ(environ, self._root_path)
         except PeerProtocolError as refusal:
-            return _refuse(start_response, refusal.status_hint, str(refusal))
+            return _refuse(environ, start_response, refusal.status_hint, str(refusal))
         if "HTTP_UPGRADE" in environ and environ["HTTP_UPGRADE"].lower() == "websocket":
-            return self._refuse_websocket(start_response)
+            return self._refuse_websocket(environ, start_response)
         service = self._service
-        if service is None or service.portal.closed:
+        if service is None or not service.is_open or service.closed:
             service = self._living_service()
         portal = service.portal
         portal.check_caller()
@@ -146,6 +146,7 @@ class ASGIToWSGI:
 
         From any thread but the loop's. A request that comes later starts it anew.
         """
+        check_no_portal_here()
         with _starting:
             service, self._service = self._service, None
         if service is not None:
@@ -156,21 +157,35 @@ class ASGIToWSGI:
         check_no_portal_here()  # before the lock, which somebody may hold who waits for the loop
         with _starting:
             service = self._service
-            if service is None or service.portal.closed:
-                service = self._make_service()
-                service.open()
-                self._service = service
+            if service is None or service.closed:
+                service = self._service = self._make_service()
                 weakref.finalize(self, service.close_soon).atexit = False
-            return service
+        # Without the lock: under gevent others of this thread come by while this one waits.
+        service.open()
+        return service
 
-    def _refuse_websocket(self, start_response: StartResponse) -> Iterable[bytes]:
+    def _refuse_websocket(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._warned_of_websockets:
             self._warned_of_websockets = True
             _log.warning("refused a websocket with 501: %r serves HTTP only on this host", self)
-        return _refuse(start_response, 501, "this server takes no websockets for this path")
+        return _refuse(
+            environ, start_response, 501, "this server takes no websockets for this path"
+        )
 
 
 _living: weakref.WeakSet[ASGIToWSGI] = weakref.WeakSet()
+
+
+def dismiss_in(seconds: float) -> None:
+    """Tell all requests of this process that are under way in ``seconds`` from now that the server is stopping.
+
+    Their applications get ``http.disconnect``; those that go on are cancelled after the grace time. May be called by a
+    signal handler.
+    """
+    for adapter in living_adapters():
+        service = adapter._service
+        if service is not None and not service.closed:
+            service.dismiss_in(seconds)
 
 
 def living_adapters() -> list[ASGIToWSGI]:
@@ -244,7 +259,9 @@ def _fitting(backend: Backend) -> Backend:
     return "asyncio" if threads else "inline"
 
 
-def _refuse(start_response: StartResponse, status: int, reason: str) -> list[bytes]:
+def _refuse(
+    environ: Environ, start_response: StartResponse, status: int, reason: str
+) -> list[bytes]:
     """Answer a request that the application will not see, in one sentence."""
     body = reason.encode("utf-8", "replace") + b"\n"
     headers = [
@@ -252,4 +269,4 @@ def _refuse(start_response: StartResponse, status: int, reason: str) -> list[byt
         ("content-length", str(len(body))),
     ]
     start_response(status_from_code(status), headers)
-    return [body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

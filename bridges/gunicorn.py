@@ -8,17 +8,24 @@
 
 from __future__ import annotations
 
-from .asgi_to_wsgi import living_adapters
+import signal
+from types import FrameType
+from typing import Any
+
+from .asgi_to_wsgi import dismiss_in, living_adapters
 from .crossing.registry import end_all
 
 
-def post_worker_init(worker: object) -> None:
+def post_worker_init(worker: Any) -> None:
     """Start every ``ASGIToWSGI`` of this worker and wait for its lifespan's startup; in the worker's main thread.
 
     A startup that fails stops the worker from booting, and gunicorn with it, after the traceback is in the log.
 
+    A graceful stop (SIGTERM) leaves requests half of ``graceful_timeout``. Then streams that have no end by themselves
+    are told of it by ``http.disconnect``, so that the lifespan's shutdown still runs before gunicorn kills the worker.
+
     Args:
-        worker: of gunicorn; unused.
+        worker: of gunicorn.
 
     Raises:
         LifespanFailed: an application did not start.
@@ -28,6 +35,13 @@ def post_worker_init(worker: object) -> None:
     """
     for adapter in living_adapters():
         adapter.start()
+    gunicorns_own: Any = signal.getsignal(signal.SIGTERM)
+
+    def end_streams(number: int, frame: FrameType | None) -> None:
+        dismiss_in(worker.cfg.graceful_timeout / 2)
+        gunicorns_own(number, frame)
+
+    signal.signal(signal.SIGTERM, end_streams)
 
 
 def worker_exit(server: object, worker: object) -> None:

@@ -2,7 +2,8 @@
 
 The Python blocks of a page run from top to bottom in one namespace. A block whose first line is ``# name.py``, or
 that follows a sentence with "as `name.py`", is a module that later blocks import. ``$ curl`` in a console block asks
-the object ``app`` of that moment, without a server, and what it prints is compared with the lines below it.
+the object ``app`` of that moment, or ``application`` on a page about ``ASGIToWSGI``, without a server, and what it
+prints is compared with the lines below it.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 from wsgiref.simple_server import demo_app
+from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
 from apps.plain import hello
 from driver import EVENT_SECONDS, http_scope, request
 
 import bridges
-from bridges import ThreadPool, WSGIToASGI
+from bridges import ASGIToWSGI, ThreadPool, WSGIToASGI
+from bridges.asgi_to_wsgi import living_adapters
 from bridges.crossing.pool import _pools
+from bridges.translate.scope import scope_from_environ
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -42,6 +47,8 @@ OPTIONAL = {"django", "fastapi"}
 # An example that goes on for longer than this is left by its client.
 VISIT_SECONDS = 1.0
 ADDRESS = "http://127.0.0.1:8000"
+# Where a page that serves both directions has the other one.
+SECOND_ADDRESS = "http://127.0.0.1:8001"
 
 _FENCE = re.compile(r"^( *)```(\w+) *\n(.*?)^\1``` *$", re.MULTILINE | re.DOTALL)
 _OWN_NAME = re.compile(r"# (\w+)\.py\s*\n")
@@ -126,10 +133,14 @@ class Session:
 
     def visit_new_apps(self, block: Block) -> None:
         for name, app in list(self.names.items()):
-            if (name == "app" or isinstance(app, WSGIToASGI)) and id(app) not in self.visited:
+            wrapped = isinstance(app, WSGIToASGI | ASGIToWSGI)
+            if (name == "app" or wrapped) and id(app) not in self.visited:
                 self.visited[id(app)] = app  # kept, so that the id is not given twice
                 for method in ("GET", "POST"):
-                    status = anyio.run(visit, app, method)
+                    if isinstance(app, ASGIToWSGI):
+                        status: int | None = visit_wsgi(app, method)
+                    else:
+                        status = anyio.run(visit, app, method)
                     assert status is None or status < 500, (
                         f"line {block.line}: {name} answered {method} / with {status}"
                     )
@@ -139,9 +150,36 @@ class Session:
             words = shlex.split(command, comments=True)
             if words[0] == "curl" and not {"|", "&", ">"} & set(words):
                 # A block loses its last empty lines on the way to the page.
-                printed = anyio.run(curl, self.names["app"], words[1:])
+                printed = self.curl(words[1:])
                 assert printed.rstrip("\n") == expected.rstrip("\n"), command
                 self.compared += 1
+
+    def curl(self, words: list[str]) -> str:
+        """Ask what the page serves at this point."""
+        app = self.names.get("app")
+        if isinstance(app, ASGIToWSGI):
+            return anyio.run(curl, InThread(app), words)
+        if app is None or any(isinstance(value, ASGIToWSGI) for value in self.names.values()):
+            return anyio.run(curl, InThread(self.names["application"]), words)
+        return anyio.run(curl, httpx.ASGITransport(app), words)
+
+
+class InThread(httpx.AsyncBaseTransport):
+    """Call a WSGI application in a thread of its own for each request, as a server does."""
+
+    def __init__(self, app: Any) -> None:
+        self.inner = httpx.WSGITransport(app)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        inner = httpx.Request(request.method, request.url, headers=request.headers, content=body)
+
+        def ask() -> tuple[httpx.Response, bytes]:
+            response = self.inner.handle_request(inner)
+            return response, response.read()
+
+        response, content = await anyio.to_thread.run_sync(ask)
+        return httpx.Response(response.status_code, headers=response.headers, content=content)
 
 
 # What a page takes for granted.
@@ -180,7 +218,15 @@ async def visit(app: Any, method: str) -> int | None:
     return status[0] if status else None
 
 
-async def curl(app: Any, words: list[str]) -> str:
+def visit_wsgi(app: Any, method: str) -> int:
+    """Send a request to / as a WSGI server would; give the status."""
+    with httpx.Client(transport=httpx.WSGITransport(app), base_url=ADDRESS) as client:
+        return client.request(
+            method, "/", content=b"some bytes" if method == "POST" else None
+        ).status_code
+
+
+async def curl(transport: httpx.AsyncBaseTransport, words: list[str]) -> str:
     """Do what curl would, as far as the pages use it."""
     headers: dict[str, str] = {}
     method, data, shown, form, url = None, None, "%{body}", True, ""
@@ -201,14 +247,14 @@ async def curl(app: Any, words: list[str]) -> str:
         elif word == "-w":
             shown += next(rest).replace("\\n", "\n")
         else:
-            assert word.startswith(ADDRESS), f"the tests know no curl {word}"
+            assert word.startswith((ADDRESS, SECOND_ADDRESS)), f"the tests know no curl {word}"
             url = word
     content: Any = data.encode() if data is not None else None
     if data is not None and form:
         headers.setdefault("content-type", "application/x-www-form-urlencoded")
     if headers.pop("transfer-encoding", None):
         content = in_pieces(content)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+    async with httpx.AsyncClient(transport=transport) as client:
         response = await client.request(
             method or ("GET" if data is None else "POST"), url, content=content, headers=headers
         )
@@ -230,6 +276,8 @@ async def in_pieces(content: bytes) -> Any:
 def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Give a function that types a page; its modules and threads end with the test."""
     pools = set(_pools)
+    adapters = set(living_adapters())
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project.settings")
     for name, facts in DJANGO_PROJECT.items():
         module = ModuleType(name)
@@ -244,6 +292,8 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield run
     for pool in set(_pools) - pools:
         pool.shutdown(EVENT_SECONDS)
+    for adapter in set(living_adapters()) - adapters:
+        adapter.close()
     # What the examples' logging set up.
     logging.getLogger("bridges.adapters").setLevel(logging.NOTSET)
 
@@ -312,7 +362,7 @@ def handwritten() -> str:
     "option",
     [
         f"{thing.__name__}.{name}"
-        for thing in (WSGIToASGI, ThreadPool)
+        for thing in (WSGIToASGI, ASGIToWSGI, ThreadPool)
         for name in list(inspect.signature(thing.__init__).parameters)[1:]
     ],
 )
@@ -325,6 +375,7 @@ def test_every_option_is_in_the_prose(option: str) -> None:
 # What is logged.
 
 _LEVELS = {
+    "critical": "Errors",
     "error": "Errors",
     "exception": "Errors",
     "warning": "Warnings",
@@ -436,6 +487,28 @@ async def test_every_key_of_the_environ_is_listed() -> None:
     assert names == keys - {"SSL_CLIENT_CERT_CHAIN_1"}
     assert adapter.pool is not None
     adapter.pool.shutdown(EVENT_SECONDS)
+
+
+FULL_ENVIRON: dict[str, Any] = {
+    "wsgi.url_scheme": "https",
+    "wsgi.file_wrapper": FileWrapper,
+    "wsgi.early_hints": lambda headers: None,
+    "bridges.trailers": lambda callback: None,
+    "SSL_PROTOCOL": "TLSv1.3",
+    "REMOTE_ADDR": "127.0.0.1",
+}
+
+
+def test_every_key_of_the_scope_is_listed() -> None:
+    """scope.md lists each key and extension that a request can have, and none that the fullest request lacks."""
+    environ = dict(FULL_ENVIRON)
+    setup_testing_defaults(environ)
+    scope, _ = scope_from_environ(environ)
+    page = (DOCS / "reference" / "scope.md").read_text("utf-8")
+    cells = re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)
+    names = {name for cell in cells for name in _CODE_SPAN.findall(cell)}
+
+    assert names == {*scope, "state", *scope["extensions"]}
 
 
 def test_every_error_is_explained() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 
 import pytest
@@ -17,6 +18,7 @@ TREE = {
     "ApplicationError": errors.BridgesError,
     "ClientDisconnected": errors.BridgesError,
     "CrossingError": errors.BridgesError,
+    "LifespanFailed": errors.BridgesError,
     "PoolClosed": errors.CrossingError,
     "PoolSaturated": errors.CrossingError,
 }
@@ -86,3 +88,14 @@ def test_pickled_peer_error_keeps_its_hint() -> None:
     """The status hint is part of the error and survives pickling with it."""
     copy = pickle.loads(pickle.dumps(errors.PeerProtocolError("big", "RFC 9110", status_hint=413)))
     assert (str(copy), copy.status_hint) == ("big [RFC 9110]", 413)
+
+
+def test_a_crossing_that_cannot_take_place_is_a_runtime_error() -> None:
+    """Callers that know asyncio's and concurrent.futures' errors catch ours."""
+    assert issubclass(errors.CrossingError, RuntimeError)
+
+
+@pytest.mark.spec("FR 65")
+def test_client_disconnected_is_a_broken_pipe() -> None:
+    """Servers tell a client that left from a failure by the errno."""
+    assert errors.ClientDisconnected("gone").errno == errno.EPIPE

@@ -13,7 +13,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 import anyio.to_thread
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from .items import Job, RequestMail
 
@@ -80,7 +80,20 @@ class _Desks(Executor):
 
 
 _place: ContextVar[Desk | LateThread] = ContextVar("bridges_place")
-_thread_sensitive = ThreadSensitiveContext(executor=_Desks())
+
+
+def _make_context() -> ThreadSensitiveContext:
+    try:
+        return ThreadSensitiveContext(executor=_Desks())
+    except (
+        TypeError
+    ):  # asgiref before 3.13, the last for Python 3.10, has the same without a public way
+        context = ThreadSensitiveContext()
+        SyncToAsync.context_to_thread_executor[context] = _Desks()
+        return context
+
+
+_thread_sensitive = _make_context()
 # By which asgiref finds the context that a task is in.
 _variable: ContextVar[ThreadSensitiveContext] | None = None
 

@@ -32,10 +32,12 @@ class Exchange:
     Attributes:
         desk: runs the application's thread-sensitive code in the host's thread.
         events: what is known of the response.
+        deserted: set by the host's thread when it goes before the end, so that failures are logged.
         trailers: the fields that follow the body, once it is complete.
     """
 
     # What most requests never change stands here: setting it for each of them would cost.
+    deserted = False
     _arrived: tuple[bytes, bool] | None = None
     _body_given = False
     _reading = False
@@ -44,7 +46,9 @@ class Exchange:
     _handle: Handle | None = None
     _head_posted = False
     _called_off = False
+    _ended = False
     _over = False
+    _queue: list[object] | tuple[()] = ()
 
     def __init__(
         self,
@@ -96,8 +100,8 @@ class Exchange:
         self._wake()
 
     def leave(self, reason: str) -> None:
-        """Learn that the client has left: tell the application, and call it off after the grace time."""
-        if not (self._over or self._gone or self.events.complete):
+        """Learn that nobody takes the response: tell the application, and call it off after the grace time."""
+        if not (self._over or self._gone or self._ended):
             self._gone = reason
             self._wake()
             self._service.call_later_to_leave(self.call_off)
@@ -118,13 +122,13 @@ class Exchange:
                 self._reading = False
                 self._body_given = not more
                 return {"type": "http.request", "body": chunk, "more_body": more}
-            if self._gone or self._broken or self.events.complete:
+            if self._gone or self._broken or self._ended:
                 return {"type": "http.disconnect"}
             if not self._reading:
                 self._reading = True
                 self._mail.post(Note.READ)
             await self._change()
-        while not (self._gone or self.events.complete):
+        while not (self._gone or self._ended):
             await self._change()
         return {"type": "http.disconnect"}
 
@@ -151,21 +155,29 @@ class Exchange:
             await self._send_extension(self.events.extension(message))
 
     async def _send_chunk(self, chunk: bytes) -> None:
+        if self._queue or (chunk and not self._mail.has_room_for(len(chunk))):
+            await self._make_room(len(chunk))
         if chunk:
             if not self._head_posted:
                 self._post_head()
-            elif not self._mail.has_room_for(len(chunk)):
-                await self._make_room(len(chunk))
             self._mail.post_chunk(chunk)
         if self.events.complete:
             self._complete()
 
     async def _make_room(self, size: int) -> None:
-        while not self._mail.has_room_for(size):
-            self._mail.when_room(size, self._wake)
-            await self._change()
-            if self._gone is not None:
-                raise ClientDisconnected(self._gone)
+        """Wait for room, in the order of the messages."""
+        place = object()
+        self._queue = [*self._queue, place]
+        try:
+            while self._queue[0] is not place or not self._mail.has_room_for(size):
+                if self._queue[0] is place:
+                    self._mail.when_room(size, self._wake)
+                await self._change()
+                if self._gone is not None:
+                    raise ClientDisconnected(self._gone)
+        finally:
+            self._queue = [other for other in self._queue if other is not place]
+            self._wake()
 
     async def _send_extension(self, event: EarlyHint | SendPath | SendFile | Trailers) -> None:
         if isinstance(event, EarlyHint):
@@ -199,6 +211,7 @@ class Exchange:
     def _complete(self) -> None:
         if not self._head_posted:
             self._post_head()
+        self._ended = True
         self._mail.post(Note.END)
         self._wake()
 
@@ -208,7 +221,8 @@ class Exchange:
         failure: BaseException | None = None
         try:
             await self._call_application()
-            self.events.finish()
+            if not self.deserted:
+                self._check_ended()
         except BaseException as error:
             failure = error
             if is_cancellation(error):
@@ -220,7 +234,7 @@ class Exchange:
     async def _call_application(self) -> None:
         service = self._service
         if service.knows_asgiref:
-            come_to(self.desk)
+            come_to(self.desk if service.has_desks else service.late)
         lifespan = service.lifespan
         if not lifespan.ready:
             await lifespan.started()
@@ -235,24 +249,31 @@ class Exchange:
         if self.desk.used:
             self._mail.post(Note.OVER)
 
+    def _check_ended(self) -> None:
+        self.events.finish()
+        if not self._ended:
+            raise self.events.error("gave up the last piece of its response", "")
+
     def _report(self, failure: BaseException) -> None:
         """Give a failure to the host, or log it where the host no longer waits; once."""
-        if not self.events.complete and self._gone is None:
+        if not (self._ended or self.deserted):
             self._mail.post(Failure(self._for_host(failure)))
-        elif self._gone is not None and _comes_of_leaving(failure):
+        elif not self._ended and _comes_of_leaving(failure):
             _log.debug("%s was ended by its client's leaving: %r", self._service.app_name, failure)
         elif not is_cancellation(failure):
             _log.error(
                 "%s failed after %s",
                 self._service.app_name,
-                "its response was complete" if self._gone is None else self._gone,
+                "its response was complete" if self._ended else self._gone or "its client had left",
                 exc_info=failure,
             )
 
     def _for_host(self, failure: BaseException) -> BaseException:
-        """Give what the host may raise without ending itself, and with the cause where the request body broke."""
+        """Give what the host may raise without ending itself, and with the cause where there is a known one."""
         if self._broken is not None:
             return self._broken
+        if self._gone is not None:
+            return ClientDisconnected(self._gone)
         if is_cancellation(failure):
             why = "was called off by the server's end" if self._called_off else "was cancelled"
             return ApplicationError(

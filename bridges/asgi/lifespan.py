@@ -54,6 +54,8 @@ class Lifespan:
         self._must_take_part = mode == "on"
         self._startup_seconds = startup_seconds
         self._asked = False
+        self._told = False
+        self._has_shut_down = False
         self._failure: str | None = None
         self._stopping = False
         self._settled = anyio.Event()
@@ -107,23 +109,37 @@ class Lifespan:
             self._asked = True
             return {"type": "lifespan.startup"}
         await self._shutdown.wait()
+        if self._told:
+            await anyio.sleep_forever()  # there is nothing more to come
+        self._told = True
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
         starting = not self._settled.is_set()
         if kind == "lifespan.startup.complete" and starting:
-            self._patience.deadline = math.inf
+            if not self._stopping:
+                self._patience.deadline = math.inf
             self._settle()
         elif kind == "lifespan.startup.failed" and starting:
-            self._failure = message.get("message") or "it gave no reason"
-            self._patience.deadline = anyio.current_time() + _LAST_WORDS_SECONDS
+            self._failure = str(message.get("message") or "").strip() or "it gave no reason"
+            self._give_last_words()
         elif kind == "lifespan.shutdown.failed" and self._stopping:
             _log.error("%s failed to shut down: %s", self._app_name, message.get("message") or "")
-        elif kind != "lifespan.shutdown.complete" or not self._stopping:
+            self._has_shut_down = True
+            self._give_last_words()
+        elif kind == "lifespan.shutdown.complete" and self._stopping:
+            self._has_shut_down = True
+            self._give_last_words()
+        else:
             raise ApplicationProtocolError(
                 f"{self._app_name} sent {kind!r:.80} in its lifespan, out of order", _CLAUSE
             )
+
+    def _give_last_words(self) -> None:
+        """Let the application end by itself, but not wait for what never comes."""
+        ends = anyio.current_time() + _LAST_WORDS_SECONDS
+        self._patience.deadline = min(self._patience.deadline, ends)
 
     def _settle(self, failure: str | None = None) -> None:
         if failure is not None:
@@ -136,15 +152,19 @@ class Lifespan:
         if not self._settled.is_set():
             self._conclude_startup(error, timed_out=timed_out)
         elif timed_out:
-            _log.error("%s did not end its shutdown in time: cancelled it", self._app_name)
+            if not self._has_shut_down:
+                _log.error("%s did not end its shutdown in time: cancelled it", self._app_name)
         elif error is not None:
             phase = "shutdown" if self._stopping else "lifespan, which ended before its shutdown"
             _log.error("%s failed in its %s", self._app_name, phase, exc_info=error)
 
     def _conclude_startup(self, error: BaseException | None, *, timed_out: bool) -> None:
         if self._failure is not None:
-            _log.error("%s did not start: %s", self._app_name, self._failure, exc_info=error)
-            self._settle(self._failure.strip().splitlines()[-1])
+            reason = self._failure.splitlines()[-1]
+            # Some applications put the whole traceback of what they raise into their message.
+            said = self._failure if error is None else reason
+            _log.error("%s did not start: %s", self._app_name, said, exc_info=error)
+            self._settle(reason)
         elif timed_out:
             failure = f"its startup did not end within {self._startup_seconds:g} seconds"
             _log.error("%s did not start: %s", self._app_name, failure)

@@ -131,8 +131,9 @@ class Pump:
         if not self._finished:
             self._finished = True
             self._leave("the server closed the response before its end")
-        if self._blocks is not None:
-            self._blocks.close()  # type: ignore[attr-defined]  # it is a generator
+        close_blocks = getattr(self._blocks, "close", None)
+        if close_blocks is not None:
+            close_blocks()
         self._part()
 
     # The response.
@@ -209,6 +210,7 @@ class Pump:
             raise ClientDisconnected("the client left before its response was complete")
 
     def _leave(self, reason: str) -> None:
+        self._exchange.deserted = True
         try:
             self._gate.ring(functools.partial(self._exchange.leave, reason))
         except CrossingError:
@@ -225,9 +227,14 @@ class Pump:
             if isinstance(item, Job):
                 item.run()
         desk.attended = False
-        for job in self._mail.take_rest():  # posted before the desk could know
-            if isinstance(job, Job):
-                job.run()
+        first, self._first = self._first, None
+        for item in (first, *self._mail.take_rest()):
+            if isinstance(item, Job):  # posted before the desk could know
+                item.run()
+            elif isinstance(item, SendFile):
+                os.close(item.file)
+            elif isinstance(item, Failure):
+                _log.error("a request failed after its host had left it", exc_info=item.error)
 
 
 class _ResponseFile(io.FileIO):

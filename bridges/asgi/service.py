@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from contextvars import Context
 from typing import Final, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from ..crossing.portal import Handle, LoopFactory, Portal, Work
 from ..crossing.registry import Backend, enter, leave, leave_soon
@@ -23,8 +25,14 @@ _log = logging.getLogger("bridges.adapters")
 _LATE_SECONDS: Final = 0.5
 
 
+_CLOSED: Final = "this application was closed while a request came"
+
+
 class UnderWay(Protocol):
     """A request, as far as the end of its service is concerned."""
+
+    def leave(self, reason: str) -> None:
+        """Tell it that nobody takes its response any more; on the loop."""
 
     def call_off(self) -> None:
         """Cancel it; on the loop."""
@@ -37,8 +45,11 @@ class Service:
         app: the application.
         app_name: what errors and the log call it.
         lifespan: made when the service is opened.
-        portal: where it runs.
+        portal: where it runs; entered when the service is opened.
+        is_open: True once requests may come.
         knows_asgiref: whether asgiref, which knows asyncio only, works there.
+        has_desks: whether thread-sensitive code runs in the request's thread. Where that drives the loop it cannot:
+            such code may call back (``async_to_sync``), and nobody would run the loop meanwhile.
         late: the thread of what has no request's.
         buffer_bytes: how far a response may run ahead of its client.
     """
@@ -63,24 +74,48 @@ class Service:
         self.app_name = app_name
         self.buffer_bytes = buffer_bytes
         self.knows_asgiref = backend != "trio"
+        self.has_desks = backend != "inline"
         self._backend = backend
         self._loop_factory = loop_factory
         self._lifespan_mode = lifespan
         self._startup_seconds = startup_seconds
         self._shutdown_seconds = shutdown_seconds
         self._grace_seconds = disconnect_grace_seconds
+        self.is_open = False
         self.late = LateThread()
         self._under_way: set[UnderWay] = set()
         self._idle: anyio.Event | None = None
+        self._begun = False
+        self._closing = False
+        self._process = os.getpid()
 
     # In a host's thread.
 
-    def open(self) -> None:
-        """Enter the portal and begin the lifespan, without waiting for its startup."""
-        self.portal = enter(
-            self._backend, self._loop_factory, self._farewell, self._shutdown_seconds
+    @property
+    def closed(self) -> bool:
+        """True once no request may come any more, or where it belongs to the process that this one was forked from."""
+        return (
+            self._closing or (self.is_open and self.portal.closed) or self._process != os.getpid()
         )
-        self.portal.call(self._begin_lifespan)
+
+    def open(self) -> None:
+        """Enter the portal and begin the lifespan, without waiting for its startup; any number of times.
+
+        Raises:
+            BaseException: what making the loop raised.
+            CrossingError: it was closed meanwhile.
+        """
+        if self._closing:
+            raise CrossingError(_CLOSED)
+        try:
+            self.portal = enter(
+                self._backend, self._loop_factory, self._farewell, self._shutdown_seconds
+            )
+            self.portal.call(self._begin_lifespan)
+        except BaseException:
+            self._closing = True
+            raise
+        self.is_open = True
 
     def wait_for_startup(self) -> None:
         """Wait until requests may be served.
@@ -92,15 +127,30 @@ class Service:
 
     def close(self) -> None:
         """End it: requests under way get half of the shutdown time, the lifespan what is left."""
-        leave(self.portal, self._farewell)
+        self._closing = True
+        if self.is_open:
+            leave(self.portal, self._farewell)
 
     def close_soon(self) -> None:
         """End it without waiting; from any thread, the garbage collector's calls included."""
-        leave_soon(self.portal, self._farewell)
+        self._closing = True
+        if self.is_open:
+            leave_soon(self.portal, self._farewell)
+
+    def dismiss_in(self, seconds: float) -> None:
+        """Tell the requests that are under way in ``seconds`` from now that the server is stopping."""
+        self.portal.gate.ring(lambda: self.portal.call_later(seconds, self._dismiss))
 
     # On the loop.
 
+    def _dismiss(self) -> None:
+        for request in tuple(self._under_way):
+            request.leave("the server is stopping")
+
     async def _begin_lifespan(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
         if self.knows_asgiref:
             await open_desks()
         self.lifespan = Lifespan(
@@ -120,8 +170,8 @@ class Service:
         Raises:
             CrossingError: the portal is about to end.
         """
-        if self.portal.closed:
-            raise CrossingError("the event loop of this application has ended: it was closed")
+        if self.portal.closed or self._closing:
+            raise CrossingError(_CLOSED)
         self._under_way.add(request)
         return self.portal.spawn(work, context)
 
@@ -136,6 +186,7 @@ class Service:
         self.portal.call_later(self._grace_seconds, call_off)
 
     async def _farewell(self) -> None:
+        self._closing = True
         begun = anyio.current_time()
         await self._drain(self._shutdown_seconds / 2)
         left = begun + self._shutdown_seconds - anyio.current_time()
@@ -157,6 +208,9 @@ class Service:
                 self.app_name,
                 seconds,
             )
+            await (
+                anyio.lowlevel.checkpoint()
+            )  # who is cancelled before its first step never runs, and tells nobody
             for request in tuple(self._under_way):
                 request.call_off()
             with anyio.move_on_after(seconds / 2):

@@ -48,10 +48,11 @@ class ThreadBell:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for a ring."""
-        came = self._lock.acquire(timeout=-1 if seconds is None else seconds)
-        if came:
+        try:
+            return self._lock.acquire(timeout=-1 if seconds is None else seconds)
+        finally:
+            # Also where a signal's exception comes out: the lock may have been taken. One ring too many is harmless.
             self._rung = False
-        return came
 
 
 def bell_here() -> Bell:

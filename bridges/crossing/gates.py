@@ -67,7 +67,10 @@ class Gate(ABC):
         calls = self._calls
         try:
             while calls:
-                calls.popleft()()
+                try:
+                    calls.popleft()()
+                except Exception:  # it would end a trio run
+                    _log.exception("a callback on the event loop failed")
         finally:
             if calls:  # one has failed: the others were rung for too
                 self._rung = True
@@ -79,7 +82,7 @@ class Gate(ABC):
             callback = self._calls.popleft()
             try:
                 callback()
-            except RuntimeError as error:
+            except Exception as error:
                 _log.debug(
                     "came too late for an event loop that has ended: %r: %s", callback, error
                 )

@@ -8,6 +8,8 @@ Guarantees:
 - A greenlet that is killed while it waits leaves nothing behind but a ring that nobody hears; one that dies of an
   error takes nobody's ring with it.
 - A hub's bells end with it: a ring that comes later is nothing.
+- Each greenlet of the loop's thread has a running loop of its own, or none, as threads have.
+- A loop that is closed has let the threads of its executor end, within a limit: the exit would wait for them.
 - The child of a fork waits anew, whatever its parent's threads were doing at that moment.
 - A hub that only waits for rings is not taken for a deadlock; one that nobody waits at may end.
 
@@ -22,9 +24,13 @@ import os
 import selectors
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+LAST_THREADS_SECONDS: Final = 2.0
+"""How long a closed loop's executor may take to end where its threads are greenlets beside the loop."""
 
 
 def hub_here() -> Any | None:
@@ -67,22 +73,38 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     if not is_patched():
         return asyncio.new_event_loop()
 
-    class HubSelector(selectors.DefaultSelector):  # gevent has put its own there
-        """Keeps from other greenlets, while they run, that a loop is running in their thread: it is not theirs."""
+    class HubLoop(asyncio.SelectorEventLoop):
+        """Lets its executor's threads end at its close: they run in this thread alone, and not after it."""
 
-        _others: asyncio.AbstractEventLoop | None = None
+        def close(self) -> None:
+            executor: Any = getattr(self, "_default_executor", None)
+            super().close()
+            ends = time.monotonic() + LAST_THREADS_SECONDS
+            for thread in tuple(getattr(executor, "_threads", ())):
+                thread.join(max(0.0, ends - time.monotonic()))
 
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            own = asyncio._get_running_loop()
-            asyncio._set_running_loop(self._others)
-            try:
-                ready: list[tuple[selectors.SelectorKey, int]] = super().select(timeout)
-                return ready
-            finally:
-                self._others = asyncio._get_running_loop()
-                asyncio._set_running_loop(own)
+    _keep_running_loops_apart()
+    return HubLoop(selectors.DefaultSelector())  # gevent has put its own there
 
-    return asyncio.SelectorEventLoop(HubSelector())
+
+def _keep_running_loops_apart() -> None:
+    """Give each greenlet of the calling thread a running loop of its own, as threads have.
+
+    Not only while the loop waits: starting a patched thread switches to it from inside a callback of the loop.
+    """
+    greenlet: Any = sys.modules["greenlet"]
+    before = greenlet.gettrace()
+    if getattr(before, "__name__", "") == "_exchange_running_loops":
+        return
+
+    def _exchange_running_loops(event: str, switch: tuple[Any, Any]) -> None:
+        origin, target = switch
+        origin._bridges_loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(getattr(target, "_bridges_loop", None))
+        if before is not None:
+            before(event, switch)
+
+    greenlet.settrace(_exchange_running_loops)
 
 
 def is_patched() -> bool:

@@ -20,7 +20,7 @@ from contextvars import Context
 from ..errors import CrossingError
 from .bells import Bell, ThreadBell
 from .gates import current_gate
-from .portal import Handle, LoopFactory, Portal, Work, start_task, wind_up
+from .portal import Handle, LoopFactory, Portal, Work, new_loop, start_task, wind_up
 
 _log = logging.getLogger("bridges.adapters")
 
@@ -34,6 +34,7 @@ class InlinePortal(Portal):
         super().__init__()
         self._loop_factory = loop_factory or asyncio.new_event_loop
         self._tasks: set[Handle] = set()
+        self._wound_up = False
         self._opening = _thread.allocate_lock()
         self.helm = _thread.allocate_lock()
         self.waiting: list[InlineBell] = []
@@ -44,7 +45,7 @@ class InlinePortal(Portal):
             if self.is_open:
                 return
             _check_no_loop_here()
-            self._loop = self._loop_factory()
+            self._loop = new_loop(self._loop_factory)
             self._loop.run_until_complete(self._greet())
             self.is_open = True
 
@@ -57,6 +58,8 @@ class InlinePortal(Portal):
 
     def spawn(self, work: Work, context: Context) -> Handle:
         """Start a task."""
+        if self._wound_up:
+            raise CrossingError("the event loop of the ASGI applications has ended")
         task = start_task(self._loop, work, context)
         if not task.done():
             self._tasks.add(task)  # the loop itself holds tasks weakly
@@ -75,15 +78,25 @@ class InlinePortal(Portal):
     def end(self) -> None:
         """Cancel what is left and close the loop; in the caller's thread."""
         self.closed = True
-        self.call(wind_up)
+        self.call(self._wind_up)
         with self.helm:
             self._loop.close()
+        self.gate.answer_rest()
+
+    async def _wind_up(self) -> None:
+        await wind_up()
+        self._wound_up = True
 
     def drive(self, until: Callable[[], bool], seconds: float | None) -> None:
         """Run the loop until a condition holds, ``seconds`` at most; by whoever holds the helm."""
-        timer = None if seconds is None else self._loop.call_later(seconds, self._loop.stop)
-        ends = None if seconds is None else time.monotonic() + seconds
-        while not until() and (ends is None or time.monotonic() < ends):
+        over: list[bool] = []
+
+        def time_out() -> None:
+            over.append(True)
+            self._loop.stop()
+
+        timer = None if seconds is None else self._loop.call_later(seconds, time_out)
+        while not until() and not over:
             try:
                 self._loop.run_forever()
             except SystemExit as error:
@@ -91,12 +104,19 @@ class InlinePortal(Portal):
         if timer is not None:
             timer.cancel()
 
+    def is_over(self) -> bool:
+        """Whether there is nothing to drive any more: whoever ended the loop answers those who wait."""
+        return self._loop.is_closed()
+
     def stop_driving(self) -> None:
         """Have the one who drives look at its condition; from any thread."""
         if self.gate.runs_here():
             self._loop.stop()
         else:
-            self.gate.ring(self._loop.stop)
+            try:
+                self.gate.ring(self._loop.stop)
+            except CrossingError:
+                pass  # it is being closed, not driven
 
 
 class InlineBell:
@@ -128,7 +148,7 @@ class InlineBell:
         try:
             while not self._rung:
                 left = None if ends is None else max(0.0, ends - time.monotonic())
-                if portal.helm.acquire(blocking=False):
+                if not portal.is_over() and portal.helm.acquire(blocking=False):
                     try:
                         portal.drive(lambda: self._rung, left)
                     finally:

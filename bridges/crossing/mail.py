@@ -91,28 +91,32 @@ class Mail(Generic[Item]):
 
     def take(self, seconds: float | None = None) -> Item | bytes | None:
         """Take the next item, waiting for it ``seconds`` at most; None when that was in vain."""
-        items = self._items
-        while not items:
-            if not self._bell.wait(seconds):
-                return None
-        return items.popleft()
+        while True:
+            try:
+                return self._items.popleft()
+            except IndexError:  # and not a look before: `take_back` may come between
+                if not self._bell.wait(seconds):
+                    return None
 
     def take_rest(self) -> list[Item | bytes]:
         """Take what is there, without waiting."""
-        rest = []
-        while self._items:
-            rest.append(self._items.popleft())
-        return rest
+        rest: list[Item | bytes] = []
+        try:
+            while True:
+                rest.append(self._items.popleft())
+        except IndexError:
+            return rest
 
     def join(self, chunk: bytes) -> bytes:
         """Join a chunk that was taken with those behind it, as far as that pays."""
         items = self._items
-        if not items or not isinstance(items[0], bytes):
-            return chunk
         chunks = [chunk]
         size = len(chunk)
-        while items:
-            following = items[0]
+        while True:
+            try:
+                following = items[0]
+            except IndexError:
+                break
             if not isinstance(following, bytes) or size + len(following) > _JOIN_BYTES:
                 break
             size += len(following)
@@ -128,6 +132,10 @@ class Mail(Generic[Item]):
 
     def _tell_room(self) -> None:
         if self._put - self._done <= self._room_at:
-            callback, self._when_room = self._when_room, None
-            if callback is not None:
-                self._gate.ring(callback)
+            self._gate.ring(self._answer_room)
+
+    def _answer_room(self) -> None:
+        """Call back; on the loop, which alone writes ``_when_room``. A ring too many asks once more."""
+        callback, self._when_room = self._when_room, None
+        if callback is not None:
+            callback()

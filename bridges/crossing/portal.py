@@ -19,6 +19,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Final, Protocol, TypeAlias
 
+import anyio
+
 from ..errors import CrossingError
 from .bells import Bell
 from .gates import Gate
@@ -48,6 +50,7 @@ class Portal(ABC):
         closed: True once it has ended, or where it belongs to the process that this one was forked from.
         tenants: what each of those who entered wants done on the loop before it ends, and how many seconds that may
             take.
+        said: the farewells that are being said; on the loop.
     """
 
     gate: Gate
@@ -56,6 +59,7 @@ class Portal(ABC):
         self.is_open = False
         self.closed = False
         self.tenants: dict[Work, float] = {}
+        self.said: dict[Work, anyio.Event] = {}
 
     @abstractmethod
     def open(self) -> None:
@@ -72,7 +76,11 @@ class Portal(ABC):
 
     @abstractmethod
     def spawn(self, work: Work, context: Context) -> Handle:
-        """Start a task, at once where the loop can; on the loop. The work lets no exception out."""
+        """Start a task, at once where the loop can; on the loop. The work lets no exception out.
+
+        Raises:
+            CrossingError: the loop has ended, or does so now.
+        """
 
     @abstractmethod
     def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
@@ -122,7 +130,15 @@ class Portal(ABC):
                 bell.ring()
 
         context = copy_context()
-        self.gate.ring(lambda: self.spawn(report, context))
+
+        def begin() -> None:
+            try:
+                self.spawn(report, context)
+            except CrossingError as error:  # it ends just now, or has ended
+                outcome.append(error)
+                bell.ring()
+
+        self.gate.ring(begin)
         while not outcome:
             if not bell.wait(seconds):
                 raise CrossingError(f"the event loop did not answer within {seconds:g} seconds")
@@ -139,6 +155,21 @@ def is_cancellation(error: BaseException) -> bool:
     return trio is not None and isinstance(error, trio.Cancelled)
 
 
+def new_loop(factory: LoopFactory) -> asyncio.AbstractEventLoop:
+    """Make a loop that nobody else runs.
+
+    Raises:
+        TypeError: the factory makes something else.
+        ValueError: it gave a loop that runs elsewhere, or is closed.
+    """
+    loop = factory()
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        raise TypeError(f"loop_factory must make an asyncio event loop, got {loop!r:.80}")
+    if loop.is_running() or loop.is_closed():
+        raise ValueError(f"loop_factory must make a new event loop, got {loop!r:.80}")
+    return loop
+
+
 def start_task(loop: asyncio.AbstractEventLoop, work: Work, context: Context) -> asyncio.Task[None]:
     """Start an asyncio task in a context; on the loop. From Python 3.12 on its first step is taken at once."""
     if sys.version_info >= (3, 12):
@@ -150,18 +181,33 @@ def start_task(loop: asyncio.AbstractEventLoop, work: Work, context: Context) ->
 
 async def wind_up() -> None:
     """Cancel all tasks of the running asyncio loop but this one; wait for them, and for its executor, within limits."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        _, pending = await asyncio.wait(tasks, timeout=LAST_TASKS_SECONDS)
-        for task in pending:
-            _log.error("left a task that does not end when it is cancelled: %r", task)
     loop = asyncio.get_running_loop()
+    left = {asyncio.current_task()}
+    ends = loop.time() + LAST_TASKS_SECONDS
+    await _cancel_all(left, ends)
     await loop.shutdown_asyncgens()
     # Not awaited itself: called off, it would wait for a thread that hangs.
     executor_ends = loop.create_task(loop.shutdown_default_executor())
-    _, pending = await asyncio.wait({executor_ends}, timeout=LAST_TASKS_SECONDS)
+    _, pending = await asyncio.wait({executor_ends}, timeout=max(0.0, ends - loop.time()))
     if pending:
         _log.error("left threads of the event loop's executor that do not end")
         executor_ends._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said just now
+    left |= pending
+    await _cancel_all(
+        left, ends
+    )  # who came meanwhile; nothing comes between its last look and the return
+
+
+async def _cancel_all(left: set[asyncio.Task[Any] | None], ends: float) -> None:
+    """Cancel all tasks but ``left``, and those that they begin; who does not end in time joins them."""
+    while tasks := asyncio.all_tasks() - left:
+        await asyncio.sleep(
+            0
+        )  # who is cancelled before its first step never runs, and tells nobody
+        for task in tasks:
+            task.cancel()
+        seconds = max(0.0, ends - asyncio.get_running_loop().time())
+        _, pending = await asyncio.wait(tasks, timeout=seconds)
+        for task in pending:
+            _log.error("left a task that does not end when it is cancelled: %r", task)
+        left |= pending

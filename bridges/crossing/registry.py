@@ -22,7 +22,7 @@ import anyio
 from ..errors import CrossingError
 from .greenlets import is_patched, start_real_thread
 from .inline import InlinePortal
-from .portal import LoopFactory, Portal, Work
+from .portal import LoopFactory, Portal, Work, is_cancellation
 from .threaded import AsyncioPortal, TrioPortal
 
 _log = logging.getLogger("bridges.adapters")
@@ -37,7 +37,10 @@ _portals: dict[tuple[str, LoopFactory | None], Portal] = {}
 # What a fork left of the parent's. Freeing a loop would close descriptors that are shared with the parent, and take
 # the parent's own out of its epoll set.
 _inherited: list[Portal] = []
+# The last one has left, and the loop has not ended yet.
+_ending: set[Portal] = set()
 _lock = threading.Lock()
+_process = os.getpid()
 
 
 def enter(
@@ -54,6 +57,8 @@ def enter(
     Raises:
         BaseException: what making the loop raised.
     """
+    if _process != os.getpid():
+        _forget()  # forked by a host in C that runs no hooks of Python's, as uWSGI
     while True:
         with _lock:
             portal = _portals.get((backend, loop_factory))
@@ -77,22 +82,22 @@ def check_no_portal_here() -> None:
     """
     for portal in tuple(_portals.values()):
         if not portal.closed and portal.is_open:
-            portal.check_caller()
+            Portal.check_caller(portal)  # not that of its kind, which the caller may not want
 
 
 def leave(portal: Portal, farewell: Work) -> None:
     """Say a tenant's farewell and wait for it; the last one's leaving ends the loop. Not from the loop."""
     seconds = portal.tenants.get(farewell)
-    if seconds is None:
+    if seconds is None or portal.closed:
         return
     portal.check_caller()
     try:
-        portal.call(farewell, seconds + _PATIENCE_SECONDS)
+        portal.call(functools.partial(_say_once, portal, farewell), seconds + _PATIENCE_SECONDS)
     except CrossingError as error:
         _log.error("an ASGI application could not be ended in order: %s", error)
     finally:
         if _strike(portal, farewell):
-            portal.end()
+            _end(portal)
 
 
 def leave_soon(portal: Portal, farewell: Work) -> None:
@@ -100,9 +105,9 @@ def leave_soon(portal: Portal, farewell: Work) -> None:
 
     async def depart() -> None:
         if farewell in portal.tenants:
-            await _say(farewell)
+            await _say(portal, farewell)
         if _strike(portal, farewell):
-            start_real_thread(portal.end, "bridges-portal-end")
+            start_real_thread(functools.partial(_end, portal), "bridges-portal-end")
 
     if not portal.closed:
         try:
@@ -123,29 +128,54 @@ def end_all() -> None:
         except CrossingError as error:
             _log.error("ASGI applications could not be ended in order: %s", error)
         portal.end()
+    for portal in tuple(_ending):
+        portal.end()
+
+
+def _end(portal: Portal) -> None:
+    portal.end()
+    _ending.discard(portal)
 
 
 async def _part(portal: Portal) -> None:
     async with anyio.create_task_group() as tasks:
         for farewell in tuple(portal.tenants):
-            tasks.start_soon(_say, farewell)
+            tasks.start_soon(_say, portal, farewell)
     portal.tenants.clear()
 
 
-async def _say(farewell: Work) -> None:
+async def _say(portal: Portal, farewell: Work) -> None:
+    try:
+        await _say_once(portal, farewell)
+    except BaseException as error:
+        if is_cancellation(error):
+            raise
+        _log.exception("an ASGI application could not be ended in order")
+
+
+async def _say_once(portal: Portal, farewell: Work) -> None:
+    """Say it, or wait for somebody else who does: a tenant may leave while the interpreter exits."""
+    said = portal.said.get(farewell)
+    if said is not None:
+        await said.wait()
+        return
+    said = portal.said[farewell] = anyio.Event()
     try:
         await farewell()
-    except Exception:
-        _log.exception("an ASGI application could not be ended in order")
+    finally:
+        said.set()
 
 
 def _strike(portal: Portal, farewell: Work) -> bool:
     """Take a tenant out; tells whether it was the last, after which nobody enters this portal any more."""
     with _lock:
         portal.tenants.pop(farewell, None)
+        portal.said.pop(farewell, None)
         if portal.tenants or portal.closed:
             return False
         portal.closed = True
+        if portal.is_open:
+            _ending.add(portal)
         return True
 
 
@@ -162,11 +192,15 @@ def _make(backend: Backend, loop_factory: LoopFactory | None) -> Portal:
 
 def _forget() -> None:
     """Begin anew, in the child of a fork."""
-    global _lock
+    global _lock, _process
     _lock = threading.Lock()
+    _process = os.getpid()
     for portal in _portals.values():
         portal.closed = True
+        portal.tenants.clear()  # their farewells are the parent's
         _inherited.append(portal)
+    _inherited.extend(_ending)
+    _ending.clear()
     _portals.clear()
 
 

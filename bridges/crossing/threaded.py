@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import logging
 from abc import abstractmethod
@@ -19,6 +20,7 @@ from .portal import (
     LoopFactory,
     Portal,
     Work,
+    new_loop,
     start_task,
     wind_up,
 )
@@ -37,15 +39,23 @@ class ThreadedPortal(Portal):
     def __init__(self) -> None:
         super().__init__()
         self._begun = False
+        self._starting = _thread.allocate_lock()
         self._over = False
         self._failure: BaseException | None = None
         self._waiting: list[Bell] = []
 
     def open(self) -> None:
         """Start the thread, or wait until whoever called first has."""
-        if not self._begun:
-            self._begun = True
-            start_real_thread(self._main, THREAD_NAME)
+        with self._starting:
+            begun, self._begun = self._begun, True
+        if not begun:
+            try:
+                start_real_thread(self._main, THREAD_NAME)
+            except BaseException as error:
+                self._failure = error
+                self.closed = self._over = True
+                self._tell()
+                raise
         self._wait_until(lambda: self.is_open or self._over)
         if self._failure is not None:
             raise self._failure
@@ -73,10 +83,12 @@ class ThreadedPortal(Portal):
                 _log.critical("the event loop of the ASGI applications has failed", exc_info=error)
         finally:
             self.closed = True
-            if self.is_open:
-                self.gate.answer_rest()
-            self._over = True
-            self._tell()
+            try:
+                if self.is_open:
+                    self.gate.answer_rest()
+            finally:
+                self._over = True
+                self._tell()
 
     def _greet(self) -> None:
         """Let callers in; on the loop."""
@@ -119,9 +131,12 @@ class AsyncioPortal(ThreadedPortal):
         super().__init__()
         self._loop_factory = loop_factory or new_event_loop
         self._tasks: set[Handle] = set()
+        self._wound_up = False
 
     def spawn(self, work: Work, context: Context) -> Handle:
         """Start a task."""
+        if self._wound_up:
+            raise CrossingError("the event loop of the ASGI applications has ended")
         task = start_task(self._loop, work, context)
         if not task.done():
             self._tasks.add(task)  # the loop itself holds tasks weakly
@@ -133,7 +148,7 @@ class AsyncioPortal(ThreadedPortal):
         self._loop.call_later(seconds, callback)
 
     def _run(self) -> None:
-        self._loop = self._loop_factory()
+        self._loop = new_loop(self._loop_factory)
         asyncio.set_event_loop(self._loop)
         try:
             self._stopped = self._loop.create_future()
@@ -149,6 +164,7 @@ class AsyncioPortal(ThreadedPortal):
 
     async def _wind_up(self) -> None:
         await wind_up()
+        self._wound_up = True
         if isinstance(self.gate, EventfdGate):
             self.gate.close()
 
@@ -188,9 +204,19 @@ class TrioPortal(ThreadedPortal):
 
         async def scoped() -> None:
             with scope:
-                await work()
+                try:
+                    await work()
+                except trio.Cancelled:
+                    if scope.cancel_called or self._nursery.cancel_scope.cancel_called:
+                        raise
+                    _log.debug("a task raised a cancellation that nobody asked for")
+                except BaseException as error:  # it would end the run, and with it all other tasks
+                    _log.debug("a task let out %r", error)
 
-        context.run(self._nursery.start_soon, scoped)
+        try:
+            context.run(self._nursery.start_soon, scoped)
+        except (RuntimeError, AttributeError) as error:  # the latter where the run itself has ended
+            raise CrossingError("the trio run of the ASGI applications has ended") from error
         return scope
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
@@ -199,7 +225,10 @@ class TrioPortal(ThreadedPortal):
 
         async def later() -> None:
             await trio.sleep(seconds)
-            callback()
+            try:
+                callback()
+            except Exception:  # it would end the run; asyncio logs it, too
+                _log.exception("a callback on the event loop failed")
 
         self._nursery.start_soon(later)
 
