@@ -155,14 +155,15 @@ class ASGIToWSGI:
     def _living_service(self) -> Service:
         """Give the service, starting one at the first request, after a fork, and after ``close``."""
         check_no_portal_here()  # before the lock, which somebody may hold who waits for the loop
-        with _starting:
-            service = self._service
-            if service is None or service.closed:
-                service = self._service = self._make_service()
-                weakref.finalize(self, service.close_soon).atexit = False
-        # Without the lock: under gevent others of this thread come by while this one waits.
-        service.open()
-        return service
+        while True:
+            with _starting:
+                service = self._service
+                if service is None or service.closed:
+                    service = self._service = self._make_service()
+                    weakref.finalize(self, service.close_soon).atexit = False
+            # Without the lock: under gevent others of this thread come by while this one waits.
+            if service.open():
+                return service
 
     def _refuse_websocket(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._warned_of_websockets:

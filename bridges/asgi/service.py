@@ -98,15 +98,15 @@ class Service:
             self._closing or (self.is_open and self.portal.closed) or self._process != os.getpid()
         )
 
-    def open(self) -> None:
+    def open(self) -> bool:
         """Enter the portal and begin the lifespan, without waiting for its startup; any number of times.
+
+        Returns:
+            False where it was closed meanwhile.
 
         Raises:
             BaseException: what making the loop raised.
-            CrossingError: it was closed meanwhile.
         """
-        if self._closing:
-            raise CrossingError(_CLOSED)
         try:
             self.portal = enter(
                 self._backend, self._loop_factory, self._farewell, self._shutdown_seconds
@@ -116,6 +116,9 @@ class Service:
             self._closing = True
             raise
         self.is_open = True
+        if self._closing:  # by somebody who could not leave yet
+            leave(self.portal, self._farewell)
+        return not self._closing
 
     def wait_for_startup(self) -> None:
         """Wait until requests may be served.

@@ -78,7 +78,10 @@ class InlinePortal(Portal):
     def end(self) -> None:
         """Cancel what is left and close the loop; in the caller's thread."""
         self.closed = True
-        self.call(self._wind_up)
+        try:
+            self.call(self._wind_up)
+        except CrossingError:
+            return  # somebody else ends it
         with self.helm:
             self._loop.close()
         self.gate.answer_rest()
