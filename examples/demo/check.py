@@ -1,4 +1,4 @@
-"""Start the demo on a free port, drive it with a real client, stop it.
+"""Start the demo on free ports, drive both of its servers with a real client, stop them.
 
     python -m examples.demo.check
 
@@ -171,6 +171,80 @@ def threads_come_back(client: httpx.Client) -> str:
     return "after all clients left: " + ", ".join(f"{name} {value}" for name, value in pool.items())
 
 
+# The modern application, under gunicorn.
+
+
+def modern_page(client: httpx.Client) -> str:
+    page = client.get("/").raise_for_status()
+    expect("What runs where" in page.text, "the page that says what runs where")
+    for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
+        client.get(path).raise_for_status()
+    return f"{page.status_code}, page with style and script"
+
+
+def modern_threads(client: httpx.Client) -> str:
+    first = client.get("/where").raise_for_status().json()
+    second = client.get("/where").raise_for_status().json()
+    loop = first["async code"]
+    expect(loop == second["async code"] == first["lifespan begun in"], "one loop for everything")
+    sensitive = first["thread-sensitive code"]
+    expect(sensitive not in (loop, first["plain endpoints"]), "gunicorn's thread for sync code")
+    return f"200, async code in {loop}, thread-sensitive code in {sensitive}"
+
+
+def modern_upload(client: httpx.Client) -> str:
+    data = bytes(range(251)) * 20_000
+    half = len(data) // 2
+
+    def parts() -> Iterator[bytes]:  # without a Content-Length: chunked
+        yield data[:half]
+        yield data[half:]
+
+    answer = client.post("/upload", content=parts()).raise_for_status().json()
+    wanted = hashlib.sha256(data).hexdigest()
+    expect(answer["size"] == len(data), f"{len(data)} bytes, not {answer['size']}")
+    expect(answer["sha256"] == wanted, "the same SHA-256")
+    return f"200, {answer['size']:,} bytes in {answer['pieces']} pieces, SHA-256 {wanted[:12]}... as sent"
+
+
+def modern_stream(client: httpx.Client) -> str:
+    rows = 400_000
+    with client.stream("GET", "/numbers.csv", params={"rows": rows}) as response:
+        blocks = response.iter_bytes()
+        first = next(blocks)
+        total, lines = len(first), first.count(b"\n")
+        for block in blocks:
+            total, lines = total + len(block), lines + block.count(b"\n")
+    expect(lines == rows + 1, f"{rows + 1} lines, not {lines}")
+    return f"200, first {len(first):,} bytes, {total:,} in all"
+
+
+def modern_events(client: httpx.Client) -> str:
+    with client.stream("GET", "/events") as response:
+        events = events_of(response)
+        thread = next(events)
+        ticks = [next(events) for _ in range(3)]
+        short = client.get("/where").raise_for_status().json()
+    expect([data for _, data in ticks] == [1, 2, 3], f"ticks 1 to 3, not {ticks}")
+    expect(thread == ("thread", short["async code"]), f"the loop's thread, not {thread}")
+    return f"200, from {thread[1]}, 3 ticks as they came, a short request beside them"
+
+
+def background_task(client: httpx.Client) -> str:
+    text = f"letter {time.time_ns()}"
+    begun = time.perf_counter()
+    client.post("/letters", params={"text": text}).raise_for_status()
+    answered = time.perf_counter() - begun
+    expect(text not in client.get("/letters").json(), "an answer before the task's end")
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while text not in client.get("/letters").json():
+        if time.monotonic() > deadline:
+            raise Mismatch("expected the task to end")
+        time.sleep(0.02)
+    posted = time.perf_counter() - begun
+    return f"202 after {answered * 1000:.0f} ms, the task ended after {posted * 1000:.0f} ms"
+
+
 def status(client: httpx.Client) -> dict:
     return client.get("/api/status").raise_for_status().json()
 
@@ -187,6 +261,15 @@ CHECKS: list[tuple[str, Callable[[httpx.Client], str]]] = [
     ("GET  /legacy/events", events_come_singly),
     ("GET  /legacy/events, two at once", streams_leave_room),
     ("GET  /api/status", threads_come_back),
+]
+
+MODERN_CHECKS: list[tuple[str, Callable[[httpx.Client], str]]] = [
+    ("GET  /", modern_page),
+    ("GET  /where twice", modern_threads),
+    ("POST /upload, chunked", modern_upload),
+    ("GET  /numbers.csv", modern_stream),
+    ("GET  /events", modern_events),
+    ("POST /letters", background_task),
 ]
 
 
@@ -224,24 +307,50 @@ def stop(server: subprocess.Popen[str]) -> bool:
         server.kill()
         server.wait()
         return report(False, "SIGTERM", f"still running after {LIMIT_SECONDS:.0f} s")
-    # uvicorn stops gracefully, then lets the signal have its usual effect.
-    return report(code in (0, -signal.SIGTERM), "SIGTERM", f"stopped with exit code {code}")
+    return report(code == 0, "SIGTERM", f"stopped with exit code {code}")
+
+
+def address(server: subprocess.Popen[str]) -> str | None:
+    """Read the next address that the demo prints."""
+    found = re.search(r"http://\S+/", server.stdout.readline()) if server.stdout else None
+    return found[0] if found else None
 
 
 def drive(server: subprocess.Popen[str]) -> list[bool]:
-    """Run every check against the address that the server prints; none where it prints none."""
-    found = re.search(r"http://\S+/", server.stdout.readline()) if server.stdout else None
-    if found is None:
-        return [report(False, "start", "the server gave no address")]
-    print(f"demo on {found[0]}")
-    with httpx.Client(base_url=found[0], timeout=LIMIT_SECONDS) as client:
+    """Run every check against the addresses that the demo prints; none where it prints none."""
+    modern, site = address(server), address(server)
+    if modern is None or site is None:
+        return [report(False, "start", "the servers gave no address")]
+    print(f"Flask in Starlette, by uvicorn, on {site}")
+    with (
+        httpx.Client(base_url=site, timeout=LIMIT_SECONDS) as client,
+        httpx.Client(base_url=modern, timeout=LIMIT_SECONDS) as modern_client,
+    ):
         passed = [run_check(client, *check) for check in CHECKS]
-        return [*passed, stop_while_streaming(client, server)]
+        print(f"FastAPI, by gunicorn -k gthread, on {modern}")
+        passed += [run_check(modern_client, *check) for check in MODERN_CHECKS]
+        with modern_client.stream("GET", "/events") as response:
+            events = events_of(response)
+            next(events)
+            passed.append(stop_while_streaming(client, server))
+            passed.append(run_check(modern_client, "GET  /events", lambda _: ended(events)))
+        return [*passed, modern_end(server)]
+
+
+def ended(events: Iterator[tuple[str, object]]) -> str:
+    return f"gunicorn's open stream ended cleanly after {len(list(events))} more events"
+
+
+def modern_end(server: subprocess.Popen[str]) -> bool:
+    """See that gunicorn has stopped, and that the lifespan has ended."""
+    said = server.stdout.read().strip() if server.stdout else ""
+    wanted = "gunicorn stopped with exit code 0: lifespan ended"
+    return report(said == wanted, "gunicorn's end", said)
 
 
 def main() -> int:
     """Run every check; tell whether all of them passed."""
-    command = [sys.executable, "-m", "examples.demo", "--port", "0"]
+    command = [sys.executable, "-m", "examples.demo", "--port", "0", "--gunicorn-port", "0"]
     with tempfile.TemporaryFile("w+") as log:
         passed: list[bool] = []
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server:

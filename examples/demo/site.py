@@ -29,6 +29,8 @@ MAX_THREADS = 8
 STARTED = time.monotonic()
 
 pool = ThreadPool(max_threads=MAX_THREADS)
+# Where the modern application is; set by the program that starts both.
+modern_url: str | None = None
 
 
 @dataclasses.dataclass
@@ -98,6 +100,7 @@ async def status(request: Request) -> Response:
             "loop_thread": threading.current_thread().name,
             "threads": names,
             "max_threads": MAX_THREADS,
+            "modern": modern_url,
             "pool": dataclasses.asdict(pool.snapshot()),
             "requests": [dataclasses.asdict(entry) for entry in entries],
         }

@@ -117,6 +117,7 @@ function showStatus(status) {
     element("i", "", index < status.pool.busy ? "busy" : index < status.pool.threads ? "idle" : "")));
   byId("slots-note").textContent =
     `At most ${status.max_threads} threads, started on demand: filled is busy, outlined is idle, dashed not started.`;
+  if (status.modern) byId("modern").href = status.modern;
   const facts = {
     "Event loop": `${status.loop} in ${status.loop_thread}`,
     "Threads": status.threads.join(", "),
