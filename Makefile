@@ -18,7 +18,7 @@ help:
 	@echo "make docs        build the site into docs/_build/html"
 	@echo "make dev         .venv with the work tree and everything the tests import"
 	@echo "make bench       compare with the peers, write benchmarks/results"
-	@echo "make soak        ten minutes of load with hostile clients"
+	@echo "make soak        four hosts, each ten minutes under hostile clients (SOAK='gthread --minutes 1')"
 	@echo "make clean       remove what the other targets made"
 
 demo: .venv/demo.stamp
@@ -59,7 +59,7 @@ bench: .venv-bench/bench.stamp
 	.venv-bench/bin/python -m benchmarks
 
 soak: .venv-bench/bench.stamp
-	.venv-bench/bin/python -m benchmarks.soak
+	.venv-bench/bin/python -m benchmarks.soak $(SOAK)
 
 clean:
 	rm -rf .venv .venv-bench .venvs build dist docs/_build *.egg-info .test-results

@@ -14,15 +14,25 @@ from benchmarks import report, running
 from benchmarks.measuring import BenchmarkError, Settings, claim_cores, require_tools
 from benchmarks.works import WORKS, Work
 
-PEERS = ("a2wsgi", "asgiref", "flask", "granian", "gunicorn", "httptools", "uvicorn", "uvloop")
+PEERS = (
+    "a2wsgi",
+    "asgiref",
+    "flask",
+    "gevent",
+    "granian",
+    "gunicorn",
+    "httptools",
+    "uvicorn",
+    "uvloop",
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the options."""
-    plans = sorted({work.plan for work in WORKS}, key=lambda plan: int(plan[1:]))
+    plans = dict.fromkeys(work.plan for work in WORKS)
     options = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure bridges beside its peers; a whole run takes about six minutes.",
+        description="Measure bridges beside its peers; a whole run takes about twelve minutes.",
     )
     options.add_argument("works", nargs="*", metavar="WORK", help=f"any of {', '.join(plans)}")
     options.add_argument("--rounds", type=positive, default=5, help="default: 5")

@@ -62,7 +62,11 @@ def draw_work(work: Record, top: int) -> tuple[list[str], int]:
         text(MARGIN, top + 12, "title", f"{work['plan'].upper()}  {work['title']}"),
         text(MARGIN, top + 29, "note", f"{metric.heading}, {better}"),
     ]
-    values = {item["name"]: item["medians"][work["chart"]] for item in work["contenders"]}
+    values = {
+        item["name"]: item["medians"][work["chart"]]
+        for item in work["contenders"]
+        if "failed" not in item
+    }
     most = max(values.values()) or 1.0
     room = WIDTH - 2 * MARGIN - LABELS - FIGURES
     y = top + TITLE

@@ -8,7 +8,7 @@ as the server has one core, and writes no access log.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 OURS = "bridges on uvicorn"
 
@@ -23,16 +23,18 @@ UVICORN = (
     "--port={port}",
     "{app}",
 )
-GTHREAD = (
+# Several of them are up at once, and a control socket has the same path for all.
+GUNICORN = (
     "-m",
     "gunicorn",
-    "--worker-class=gthread",
     "--workers=1",
-    "--threads=10",
+    "--no-control-socket",
     "--log-level=warning",
     "--bind=127.0.0.1:{port}",
-    "{app}",
 )
+GTHREAD = (*GUNICORN, "--worker-class=gthread", "--threads=10", "{app}")
+SYNC = (*GUNICORN, "--worker-class=sync", "{app}")
+GEVENT = (*GUNICORN, "--worker-class=gevent", "{app}")
 GRANIAN_WSGI = (
     "-m",
     "granian",
@@ -56,6 +58,7 @@ class Contender:
         app: ``module:attribute`` that the host loads.
         environment: variables added to the process's own.
         may_err: answers other than 200 are counted and shown, where else they end the run.
+        may_fail: when it cannot be measured the report says why, where else that ends the run.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Contender:
     app: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     may_err: bool = False
+    may_fail: bool = False
 
     def words(self, port: int | str) -> list[str]:
         """Return the command with app and port filled in."""
@@ -120,6 +124,49 @@ def native_asgi(app: str) -> Contender:
 def gthread(app: str) -> Contender:
     """Put a WSGI app on gunicorn's threaded worker."""
     return Contender("gunicorn gthread", GTHREAD, app)
+
+
+@dataclass(frozen=True)
+class WSGIHost:
+    """A WSGI server for ASGI apps behind adapters, and for the WSGI apps that do the same work.
+
+    Attributes:
+        name: what the names of its contenders end with.
+        command: words after ``python``.
+    """
+
+    name: str
+    command: tuple[str, ...]
+
+    def bridges(self, app: str) -> Contender:
+        """Put `bridges.ASGIToWSGI` on it."""
+        return self.wrapped("bridges", "bridges-asgi", app)
+
+    def bridges_uvloop(self, app: str) -> Contender:
+        """Put `bridges.ASGIToWSGI` on it, with uvloop's event loop."""
+        return self.wrapped("bridges, uvloop,", "bridges-asgi-uvloop", app)
+
+    def a2wsgi(self, app: str) -> Contender:
+        """Put a2wsgi's ASGIMiddleware on it."""
+        return self.wrapped("a2wsgi", "a2wsgi-asgi", app)
+
+    def a2wsgi_if_it_can(self, app: str) -> Contender:
+        """Put a2wsgi's ASGIMiddleware on a host that it was not made for."""
+        return replace(self.a2wsgi(app), may_fail=True)
+
+    def native(self, app: str) -> Contender:
+        """Put a WSGI app on it with nothing between."""
+        return Contender(f"native WSGI on {self.name}", self.command, app)
+
+    def wrapped(self, who: str, adapter: str, app: str) -> Contender:
+        """Make the contender that runs an ASGI app behind an adapter."""
+        environment = {"BENCH_ADAPTER": adapter, "BENCH_APP": app}
+        return Contender(f"{who} on {self.name}", self.command, WRAPPED, environment)
+
+
+ON_GTHREAD = WSGIHost("gthread", GTHREAD)
+ON_SYNC = WSGIHost("sync", SYNC)
+ON_GEVENT = WSGIHost("gevent", GEVENT)
 
 
 def granian(app: str) -> Contender:

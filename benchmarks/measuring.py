@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from benchmarks.apps import sizes
 from benchmarks.contenders import Contender
@@ -33,6 +34,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 MEGABYTE = 1_000_000
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+REST_SECONDS = 0.5
 STREAM_SECONDS = 120
 
 Sample = dict[str, float]
@@ -158,11 +160,12 @@ def forget_peak(session: int) -> None:
 
 @dataclass
 class Server:
-    """A contender that is up: its session, its address and its memory when idle (bytes)."""
+    """A contender that is up: its session, its address, its output, and its memory when idle (bytes)."""
 
     contender: Contender
     process: subprocess.Popen[bytes]
     port: int
+    log: BinaryIO
     idle_bytes: int = 0
 
     @property
@@ -173,6 +176,10 @@ class Server:
     def url(self, path: str = "/") -> str:
         """Return the address of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
+
+    def log_text(self) -> bytes:
+        """Return what it has written so far."""
+        return output_of(self.log)
 
 
 class Meter:
@@ -210,13 +217,17 @@ def running(contender: Contender, cores: Cores) -> Iterator[Server]:
         )
         try:
             await_listening(process, port)
-            yield Server(contender, process, port)
+            yield Server(contender, process, port, log)
         except BenchmarkError as error:
-            log.seek(0)
-            tail = log.read()[-2000:].decode("utf-8", "replace")
+            tail = output_of(log)[-2000:].decode("utf-8", "replace")
             raise BenchmarkError(f"{contender.name}: {error}\n{tail}") from error
         finally:
             stop(process)
+
+
+def output_of(log: BinaryIO) -> bytes:
+    """Read what a server has written so far; it shares the file's position, which stays."""
+    return os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0)
 
 
 def await_listening(process: subprocess.Popen[bytes], port: int) -> None:
@@ -231,6 +242,16 @@ def await_listening(process: subprocess.Popen[bytes], port: int) -> None:
         except OSError:
             time.sleep(0.05)
     raise BenchmarkError(f"the server did not listen within {START_SECONDS:.0f} s")
+
+
+def await_rest(session: int) -> None:
+    """Wait until a server has used no CPU for a while: one that listens may still import its app."""
+    deadline = time.monotonic() + START_SECONDS
+    spent = -1.0
+    while spent != (spent := session_cpu(session)):
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"the server did not rest within {START_SECONDS:.0f} s")
+        time.sleep(REST_SECONDS)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -266,7 +287,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Load:
-    """wrk with 32 keep-alive connections against one small answer, which is checked beforehand."""
+    """wrk with many connections, kept where the server keeps them, against one small answer, checked beforehand."""
 
     path: str = "/"
     body: bytes = sizes.HELLO
@@ -338,8 +359,9 @@ class Stream:
 
     @contextlib.contextmanager
     def opened(self, contender: Contender, settings: Settings) -> Iterator[Server]:
-        """Start the server and let one connection, which asks nothing, pass: that is idle."""
+        """Start the server and wait until it rests: that is idle."""
         with running(contender, settings.cores) as server:
+            await_rest(server.session)
             server.idle_bytes = session_memory(server.session, "VmRSS")
             yield server
 

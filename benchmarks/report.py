@@ -34,6 +34,9 @@ def rows_of(work: Record) -> list[list[str]]:
     rows = [heading]
     for contender in work["contenders"]:
         row = [contender["name"]]
+        if "failed" in contender:
+            rows.append(row + ["–"] * (len(heading) - 1))
+            continue
         for metric in metrics:
             values = [sample[metric] for sample in contender["samples"]]
             low, high = figure(metric, min(values)), figure(metric, max(values))
@@ -54,9 +57,18 @@ def ratio_metrics(work: Record) -> list[str]:
 
 def verdict(target: Record) -> str:
     """Say what came of a target."""
-    unit = " ×" if target["how"] == "ratio" else ""
+    unit = " ×" if target["how"] in ("ratio", "up_to") else ""
     word = "reached" if target["reached"] else "MISSED"
     return f"{word}: {target['median']:.2f}{unit}"
+
+
+def failures_of(work: Record) -> list[str]:
+    """Say of each contender that could not be measured why."""
+    return [
+        f"{contender['name']} could not be measured: {contender['failed']}"
+        for contender in work["contenders"]
+        if "failed" in contender
+    ]
 
 
 def disturbance(record: Record) -> str:
@@ -85,6 +97,7 @@ def as_text(record: Record) -> str:
             cells = [row[0].ljust(widths[0])]
             cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
             parts.append("  " + "  ".join(cells))
+        parts += [f"  {sentence}" for sentence in failures_of(work)]
         for target in work["targets"]:
             parts.append(f"  {verdict(target):<22} {target['sentence']}")
     return "\n".join(parts)
@@ -113,6 +126,8 @@ def as_markdown(record: Record, picture: str) -> str:
         lines.append("| " + " | ".join(heading) + " |")
         lines.append("| --- |" + " ---: |" * (len(heading) - 1))
         lines += ["| " + " | ".join(row) + " |" for row in rows]
+        for sentence in failures_of(work):
+            lines += ["", f"{sentence}"]
         lines += ["", "| target | outcome |", "| --- | --- |"]
         lines += [f"| {target['sentence']} | {verdict(target)} |" for target in work["targets"]]
     lines += ["", "**Commands**", "", "| work | contender | command |", "| --- | --- | --- |"]

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ PACKAGES = (
     "anyio",
     "asgiref",
     "flask",
+    "gevent",
     "granian",
     "gunicorn",
     "httptools",
@@ -49,17 +50,36 @@ def measure_work(work: Work, settings: Settings, say: Callable[[str], None]) -> 
     compares them within the same few seconds of the machine's life.
     """
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in work.contenders}
+    failures: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def tolerating(contender: Contender) -> Iterator[None]:
+        try:
+            yield
+        except BenchmarkError as error:
+            if not contender.may_fail:
+                raise
+            reason = str(error).partition("\n")[0]
+            failures[contender.name] = reason.removeprefix(f"{contender.name}: ")
+            samples[contender.name].clear()
+            say(f"{work.name}: not measured: {error}")
+
     with contextlib.ExitStack() as stack:
-        subjects = [
-            (contender.name, stack.enter_context(work.method.opened(contender, settings)))
-            for contender in work.contenders
-        ]
+        subjects: dict[str, Any] = {}
+        for contender in work.contenders:
+            with tolerating(contender):
+                opened = stack.enter_context(work.method.opened(contender, settings))
+                subjects[contender.name] = opened
         for round_number in range(settings.rounds * work.method.rounds_factor):
-            for name, subject in subjects:
-                sample = work.method.measure(subject, settings)
-                samples[name].append(sample)
-                figures = ", ".join(f"{key} {value:.4g}" for key, value in sample.items())
-                say(f"{work.name} round {round_number + 1}: {name}: {figures}")
+            for contender in work.contenders:
+                name = contender.name
+                if name in failures:
+                    continue
+                with tolerating(contender):
+                    sample = work.method.measure(subjects[name], settings)
+                    samples[name].append(sample)
+                    figures = ", ".join(f"{key} {value:.4g}" for key, value in sample.items())
+                    say(f"{work.name} round {round_number + 1}: {name}: {figures}")
     return {
         "plan": work.plan,
         "name": work.name,
@@ -67,7 +87,10 @@ def measure_work(work: Work, settings: Settings, say: Callable[[str], None]) -> 
         "chart": work.chart,
         "subject": work.subject,
         "contenders": [
-            contender_record(contender, samples, work.subject) for contender in work.contenders
+            failed_record(contender, failures[contender.name])
+            if contender.name in failures
+            else contender_record(contender, samples, work.subject)
+            for contender in work.contenders
         ],
         "targets": [target_record(target, samples) for target in work.targets],
     }
@@ -95,6 +118,18 @@ def contender_record(
     }
 
 
+def failed_record(contender: Contender, reason: str) -> Record:
+    """Return what is known of a contender that could not be measured."""
+    return {
+        "name": contender.name,
+        "command": contender.spoken(),
+        "failed": reason,
+        "samples": [],
+        "medians": {},
+        "ratios": {},
+    }
+
+
 def target_record(target: Target, samples: dict[str, list[Sample]]) -> Record:
     """Return a target's sentence, the median over the rounds, and whether that reaches it."""
     mine = [sample[target.metric] for sample in samples[target.subject]]
@@ -105,6 +140,8 @@ def target_record(target: Target, samples: dict[str, list[Sample]]) -> Record:
         pairs = list(zip(mine, theirs, strict=True))
         if target.how == "excess":
             values = [ours - other for ours, other in pairs]
+        elif target.how == "up_to":
+            values = [ours / min(target.bound, other) for ours, other in pairs]
         else:
             known = (ratio(target.metric, ours, other) for ours, other in pairs)
             values = [value for value in known if value is not None]

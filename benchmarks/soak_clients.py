@@ -107,11 +107,14 @@ def leave(line: Line, chance: random.Random) -> None:
 
 
 async def several_hellos(port: int, chance: random.Random) -> None:
-    """Ask small answers on one kept connection."""
+    """Ask small answers on one connection, for as long as the server keeps it."""
     async with connected(port) as line:
         for _ in range(chance.randint(1, 20)):
             await line.ask("/hello")
-            expect((200, HELLO), await line.answer(), "hello")
+            status, headers = await line.head()
+            expect((200, HELLO), (status, await line.body(headers)), "hello")
+            if headers.get("connection") == "close":
+                break
 
 
 async def whole_stream(port: int, chance: random.Random) -> None:
@@ -172,6 +175,30 @@ async def failing_app(port: int, chance: random.Random) -> None:
         raise Misbehaved("late error: half an answer looked whole")
 
 
+async def background_work(port: int, chance: random.Random) -> None:
+    """Take an answer whose app works on, with or without waiting for it."""
+    async with connected(port) as line:
+        await line.ask("/background")
+        expect((200, HELLO), await line.answer(), "background")
+        leave(line, chance)
+
+
+async def sensitive_code(port: int, chance: random.Random) -> None:
+    """Have thread-sensitive code run."""
+    async with connected(port) as line:
+        await line.ask("/sensitive")
+        expect((200, HELLO), await line.answer(), "thread-sensitive code")
+
+
+async def echoed_upload(port: int, chance: random.Random) -> None:
+    """Send a body and take it back at the same time."""
+    body = chance.randbytes(chance.randint(0, 300_000))
+    async with connected(port) as line:
+        await line.ask("/echo", "POST", f"Content-Length: {len(body)}\r\n")
+        _, answer = await asyncio.gather(line.send(body), line.answer())
+        expect((200, body), answer, "echo")
+
+
 # --- clients that leave ------------------------------------------------------------------------
 
 
@@ -194,6 +221,32 @@ async def leaves_upload(port: int, chance: random.Random) -> None:
     async with connected(port) as line:
         await line.ask("/upload", "POST", f"Content-Length: {promised}\r\n")
         await line.send(bytes(chance.randrange(promised)))
+        leave(line, chance)
+
+
+async def leaves_endless(port: int, chance: random.Random) -> None:
+    """Take some of what has no end, silent or not, wait a moment and go."""
+    async with connected(port) as line:
+        await line.ask(chance.choice(["/ticks", "/deaf"]))
+        if chance.random() < 0.9:
+            status, _ = await line.head()
+            expect(200, status, "endless")
+        await asyncio.sleep(chance.random() * 0.2)
+        leave(line, chance)
+
+
+async def leaves_echo(port: int, chance: random.Random) -> None:
+    """Send part of a body, with what is no framing at its end perhaps, take some of it back and go."""
+    async with connected(port) as line:
+        await line.ask("/echo", "POST", "Transfer-Encoding: chunked\r\n")
+        piece = chance.randbytes(chance.randint(1, 100_000))
+        await line.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if chance.random() < 0.5:
+            await line.send(b"no framing\r\n")
+        # A host may wait for more than this piece before its app sees any.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(chance.random() * 0.2):
+                await line.reader.read(1_000)
         leave(line, chance)
 
 
@@ -281,8 +334,25 @@ VISITS: dict[Visit, int] = {
 }
 """Each kind of visit and its share among a hundred."""
 
+ASGI_VISITS: dict[Visit, int] = {
+    **VISITS,
+    background_work: 8,
+    sensitive_code: 8,
+    echoed_upload: 6,
+    leaves_endless: 6,
+    leaves_echo: 4,
+}
+"""Those that the ASGI probe has more answers for."""
+
 # Those whose connection the server may rightly end first: it answers 400 or nothing and closes.
-MAY_BE_CUT = (leaves_response, leaves_upload, leaves_head, sends_garbage)
+MAY_BE_CUT = (
+    leaves_response,
+    leaves_upload,
+    leaves_head,
+    leaves_endless,
+    leaves_echo,
+    sends_garbage,
+)
 
 
 async def pay_visit(visit: Visit, port: int, chance: random.Random) -> None:

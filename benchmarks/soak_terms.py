@@ -13,4 +13,7 @@ LIST_PARTS = 64
 EVENT_COUNT = 20
 EVENT_SECONDS = 0.01
 
+TICK_SECONDS = 0.05
+"""Between events that end with their client."""
+
 MEETING_SECONDS = 30.0

@@ -12,7 +12,7 @@ from typing import Literal
 
 from benchmarks import contenders
 from benchmarks.apps import sizes
-from benchmarks.contenders import OURS, Contender
+from benchmarks.contenders import ON_GEVENT, ON_GTHREAD, ON_SYNC, OURS, Contender, WSGIHost
 from benchmarks.measuring import Import, Load, Method, Stream
 
 
@@ -47,20 +47,23 @@ class Target:
     Attributes:
         metric: key of `METRICS`.
         how: ``ratio`` is ours against the other's, more being better whatever the metric;
-            ``excess`` is ours minus the other's; ``value`` is ours alone.
-        bound: the least ratio, or the most of an excess or value.
+            ``excess`` is ours minus the other's; ``value`` is ours alone; ``up_to`` is ours against
+            the other's or the bound, whichever is lower.
+        bound: the least ratio, or the most of an excess or value, or what is enough.
         other: name of the contender compared with; empty for a value.
         subject: the contender that has to reach it.
     """
 
     metric: str
-    how: Literal["ratio", "excess", "value"]
+    how: Literal["ratio", "excess", "value", "up_to"]
     bound: float
     other: str = ""
     subject: str = OURS
 
     def reached(self, value: float) -> bool:
         """Tell whether a median is within the bound."""
+        if self.how == "up_to":
+            return value >= 1.0
         return value >= self.bound if self.how == "ratio" else value <= self.bound
 
     def sentence(self) -> str:
@@ -70,6 +73,8 @@ class Target:
             return f"{heading}: at least {self.bound:g} × better than {self.other}"
         if self.how == "excess":
             return f"{heading}: at most {self.bound:g} above {self.other}"
+        if self.how == "up_to":
+            return f"{heading}: at least {self.bound:g} or those of {self.other}, if they are fewer"
         return f"{heading}: at most {self.bound:g}"
 
 
@@ -104,6 +109,7 @@ IMPORT = "import bridges"
 
 PLAIN = "benchmarks.apps.wsgi"
 TWIN = "benchmarks.apps.asgi"
+GEVENT = "benchmarks.apps.gevent_wsgi"
 FLASK = "benchmarks.apps.flask_wsgi:app"
 
 SERVER_MODULES = (
@@ -118,6 +124,55 @@ SERVER_MODULES = (
     "uvloop",
     "h11",
     "wsproto",
+)
+
+
+def hello_on(host: WSGIHost, *, name: str, title: str) -> Work:
+    """Make the work of an ASGI hello on a WSGI host."""
+    ours, native = host.bridges(f"{TWIN}:hello"), host.native(f"{PLAIN}:hello")
+    others = (host.bridges_uvloop(f"{TWIN}:hello"), host.a2wsgi(f"{TWIN}:hello"), native)
+    return Work(
+        plan="p5",
+        name=name,
+        title=title,
+        method=Load(),
+        contenders=(ours, *others),
+        targets=(Target("cpu_us", "excess", 55.0, native.name, subject=ours.name),),
+        chart="cpu_us",
+        subject=ours.name,
+    )
+
+
+def stream_on_gthread(
+    app: str, *, plan: str, name: str, title: str, size: int, targets: tuple[Target, ...]
+) -> Work:
+    """Make the work of a stream of an ASGI app on gunicorn's gthread; all its apps have one name."""
+    return Work(
+        plan=plan,
+        name=name,
+        title=title,
+        method=Stream(size, upload=app == "upload"),
+        contenders=(
+            ON_GTHREAD.bridges(f"{TWIN}:{app}"),
+            ON_GTHREAD.a2wsgi(f"{TWIN}:{app}"),
+            ON_GTHREAD.native(f"{PLAIN}:{app}"),
+        ),
+        targets=targets,
+        chart="seconds",
+        subject=OURS_ON_GTHREAD,
+    )
+
+
+OURS_ON_GTHREAD = "bridges on gthread"
+A2WSGI_ON_GTHREAD = "a2wsgi on gthread"
+NATIVE_ON_GTHREAD = "native WSGI on gthread"
+OURS_ON_GEVENT = "bridges on gevent"
+NATIVE_ON_GEVENT = "native WSGI on gevent"
+
+# The targets of both ways of P7.
+AS_NATIVE_ON_GTHREAD = (
+    Target("mb_s", "ratio", 0.9, NATIVE_ON_GTHREAD, subject=OURS_ON_GTHREAD),
+    Target("rss_mb", "value", 16.0, subject=OURS_ON_GTHREAD),
 )
 
 WORKS: tuple[Work, ...] = (
@@ -206,6 +261,57 @@ WORKS: tuple[Work, ...] = (
             Target("rss_mb", "value", 16.0),
         ),
         chart="seconds",
+    ),
+    hello_on(
+        ON_GTHREAD,
+        name="p5-hello-gthread",
+        title="Hello from a bare ASGI app on gunicorn gthread, 10 threads",
+    ),
+    hello_on(
+        ON_SYNC,
+        name="p5-hello-sync",
+        title="Hello from a bare ASGI app on gunicorn sync, a connection each",
+    ),
+    stream_on_gthread(
+        "chunks",
+        plan="p6",
+        name="p6-chunks",
+        title="100,000 chunks of 72 bytes of an ASGI app on gthread, one client",
+        size=sizes.SMALL_BYTES,
+        targets=(
+            Target("mb_s", "ratio", 10.0, A2WSGI_ON_GTHREAD, subject=OURS_ON_GTHREAD),
+            Target("mb_s", "ratio", 0.9, NATIVE_ON_GTHREAD, subject=OURS_ON_GTHREAD),
+        ),
+    ),
+    stream_on_gthread(
+        "download",
+        plan="p7",
+        name="p7-download",
+        title="200 MB down in chunks of 64 KiB of an ASGI app on gthread, one client",
+        size=sizes.DOWNLOAD_BYTES,
+        targets=AS_NATIVE_ON_GTHREAD,
+    ),
+    stream_on_gthread(
+        "upload",
+        plan="p7",
+        name="p7-upload",
+        title="300 MB up to an ASGI app on gthread, one client",
+        size=sizes.UPLOAD_BYTES,
+        targets=AS_NATIVE_ON_GTHREAD,
+    ),
+    Work(
+        plan="gevent",
+        name="gevent-nap",
+        title="500 clients of an ASGI app that sleeps 0.1 s, one gevent worker",
+        method=Load(connections=500),
+        contenders=(
+            ON_GEVENT.bridges(f"{TWIN}:nap"),
+            ON_GEVENT.a2wsgi_if_it_can(f"{TWIN}:nap"),
+            ON_GEVENT.native(f"{GEVENT}:nap"),
+        ),
+        targets=(Target("rate", "up_to", 2_000.0, NATIVE_ON_GEVENT, subject=OURS_ON_GEVENT),),
+        chart="rate",
+        subject=OURS_ON_GEVENT,
     ),
     Work(
         plan="p12",

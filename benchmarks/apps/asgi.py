@@ -1,7 +1,8 @@
-"""Native ASGI twins of the apps in `wsgi`: the floor of the host, without any adapter."""
+"""ASGI twins of the apps in `wsgi`: bare they are the floor of an ASGI host, wrapped the load of an adapter."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from benchmarks.apps import sizes
@@ -26,6 +27,12 @@ async def hello(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Answer a dozen bytes of known length."""
     await send(start(HELLO_HEADERS))
     await send({"type": "http.response.body", "body": sizes.HELLO})
+
+
+async def nap(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Wait as for a database, then answer hello."""
+    await asyncio.sleep(sizes.NAP_SECONDS)
+    await hello(scope, receive, send)
 
 
 async def chunks(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 HELLO = b"Hello, world"
+NAP_SECONDS = 0.1
 
 SMALL_CHUNKS = 100_000
 SMALL_CHUNK = b"x" * 71 + b"\n"

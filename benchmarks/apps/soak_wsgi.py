@@ -88,11 +88,11 @@ def meeting(environ: Environ, start_response: Any) -> Iterable[bytes]:
     return answer(start_response, b"met")
 
 
-def pool(environ: Environ, start_response: Any) -> Iterable[bytes]:
+def account(environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Answer what the pool says of itself, or nulls where the adapter has no such door."""
     snapshot = getattr(getattr(app, "pool", None), "snapshot", None)
     state = snapshot() if snapshot is not None else None
-    names = ("threads", "busy", "idle", "queued", "stuck", "served")
+    names = ("busy", "queued", "threads", "idle", "stuck", "served")
     found = {name: getattr(state, name, None) for name in names}
     return answer(start_response, json.dumps(found).encode("ascii"))
 
@@ -112,7 +112,7 @@ HANDLERS: dict[str, Handler] = {
     "/error": error,
     "/late-error": late_error,
     "/meeting": meeting,
-    "/pool": pool,
+    "/account": account,
 }
 
 

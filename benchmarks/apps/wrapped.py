@@ -1,4 +1,4 @@
-"""One WSGI app behind one adapter, both named by the environment of the process.
+"""One app behind one adapter, both named by the environment of the process.
 
 ``BENCH_ADAPTER`` is a key of `ADAPTERS`, ``BENCH_APP`` is ``module:attribute``. Only the adapter in
 question is imported, so that import cost and memory of the others do not count against it.
@@ -33,10 +33,36 @@ def with_asgiref(app: Any) -> Any:
     return WsgiToAsgi(app)
 
 
+def asgi_with_bridges(app: Any) -> Any:
+    """Wrap an ASGI app in `bridges.ASGIToWSGI`, every option at its default."""
+    from bridges import ASGIToWSGI
+
+    return ASGIToWSGI(app)
+
+
+def asgi_with_bridges_uvloop(app: Any) -> Any:
+    """Wrap an ASGI app in `bridges.ASGIToWSGI` with uvloop's event loop."""
+    import uvloop
+
+    from bridges import ASGIToWSGI
+
+    return ASGIToWSGI(app, loop_factory=uvloop.new_event_loop)
+
+
+def asgi_with_a2wsgi(app: Any) -> Any:
+    """Wrap an ASGI app in a2wsgi's middleware, every option at its default."""
+    from a2wsgi import ASGIMiddleware
+
+    return ASGIMiddleware(app)
+
+
 ADAPTERS: dict[str, Callable[[Any], Any]] = {
     "bridges": with_bridges,
     "a2wsgi": with_a2wsgi,
     "asgiref": with_asgiref,
+    "bridges-asgi": asgi_with_bridges,
+    "bridges-asgi-uvloop": asgi_with_bridges_uvloop,
+    "a2wsgi-asgi": asgi_with_a2wsgi,
 }
 
 
