@@ -379,6 +379,7 @@ _LEVELS = {
     "error": "Errors",
     "exception": "Errors",
     "warning": "Warnings",
+    "info": "Info",
     "debug": "Debug",
 }
 

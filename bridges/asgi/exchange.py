@@ -97,6 +97,7 @@ class Exchange:
     def body_broke(self, error: BaseException) -> None:
         """Learn that the rest of the request body will not come, and why."""
         self._broken = error
+        _log.info("the body of a request to %s broke off: %r", self._service.app_name, error)
         self._wake()
 
     def leave(self, reason: str) -> None:
@@ -180,6 +181,8 @@ class Exchange:
             self._wake()
 
     async def _send_extension(self, event: EarlyHint | SendPath | SendFile | Trailers) -> None:
+        if self._queue:
+            await self._make_room(0)
         if isinstance(event, EarlyHint):
             self._mail.post(event)
         elif isinstance(event, Trailers):
@@ -293,9 +296,8 @@ class Exchange:
         try:
             await signal.wait()
         finally:
-            if (
-                signal in self._waiting
-            ):  # called off: frameworks ask whether the client has left like that
+            # Called off: frameworks ask like that whether the client has left.
+            if signal in self._waiting:
                 self._waiting.remove(signal)
 
     def _wake(self) -> None:
