@@ -385,6 +385,7 @@ def test_a_request_that_lingers_has_a_limit(
 @pytest.mark.slow
 def test_django_keeps_to_one_thread(adapt_asyncio: Adapt) -> None:
     """A sync view, its middleware and the closing of its response run in the request's thread."""
+    pytest.importorskip("django")
     from django.conf import settings
 
     if not settings.configured:

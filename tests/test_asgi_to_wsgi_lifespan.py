@@ -499,6 +499,7 @@ def say(word):
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
+        await asyncio.to_thread(int)  # Python 3.12 starts no thread once it exits
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await asyncio.to_thread(say, "shutdown")  # executors still take work

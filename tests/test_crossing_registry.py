@@ -873,6 +873,9 @@ def test_interpreter_exit(kind):
 
 @pytest.mark.slow
 @pytest.mark.spec("FR 78")
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12), reason="Python 3.12 starts no thread once it exits"
+)
 @pytest.mark.parametrize("kind", EXIT_KINDS)
 def test_interpreter_exit_leaves_executors_usable(kind):
     """A farewell at the interpreter's exit may use threads: those of executors, and of its own."""
@@ -984,7 +987,8 @@ def test_interpreter_exit_while_a_portal_ends(kind):
             finally:
                 with anyio.CancelScope(shield=True):
                     begun.set()
-                    await anyio.to_thread.run_sync(exiting.wait)
+                    while not exiting.is_set():
+                        await anyio.sleep(0.001)
                     await anyio.sleep(0.01)
                 say("task over")
 

@@ -6,13 +6,13 @@ what they want, and requests do not queue behind one another for the one thread 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-import anyio.to_thread
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from .items import Job, RequestMail
@@ -68,7 +68,9 @@ class LateThread:
         """Wait for what was submitted, and end the thread; on the loop."""
         if self._executor is not None:
             executor, self._executor = self._executor, None
-            await anyio.to_thread.run_sync(executor.shutdown, abandon_on_cancel=True)
+            # By a last job: at the interpreter's exit Python 3.12 starts no thread that could wait.
+            await asyncio.wrap_future(executor.submit(int))
+            executor.shutdown(wait=False)
 
 
 class _Desks(Executor):

@@ -192,6 +192,9 @@ async def wind_up() -> None:
     if pending:
         _log.error("left threads of the event loop's executor that do not end")
         executor_ends._log_destroy_pending = False  # type: ignore[attr-defined]  # it was said just now
+    elif executor_ends.exception() is not None:
+        # Python 3.12 starts no thread at the interpreter's exit, not even the one that would wait.
+        _log.debug("did not wait for the event loop's executor: %r", executor_ends.exception())
     left |= pending
     await _cancel_all(
         left, ends

@@ -107,7 +107,10 @@ def leave_soon(portal: Portal, farewell: Work) -> None:
         if farewell in portal.tenants:
             await _say(portal, farewell)
         if _strike(portal, farewell):
-            start_real_thread(functools.partial(_end, portal), "bridges-portal-end")
+            try:
+                start_real_thread(functools.partial(_end, portal), "bridges-portal-end")
+            except RuntimeError:
+                pass  # the interpreter exits, and ends what is ending
 
     if not portal.closed:
         try:
