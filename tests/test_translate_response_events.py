@@ -573,7 +573,7 @@ def test_a_mistake_leaves_no_reference_cycle() -> None:
     """Errors on the request path are freed at once, not when the collector comes by."""
 
     def alive() -> int:
-        return sum(isinstance(found, ResponseEvents) for found in gc.get_objects())
+        return sum(type(found) is ResponseEvents for found in gc.get_objects())
 
     gc.collect()
     gc.disable()
