@@ -219,13 +219,8 @@ class Pump:
     def _part(self) -> None:
         """Run the jobs that are still to come, within limits, then leave the desk."""
         desk = self._exchange.desk
-        ends = time.monotonic() + _LINGER_SECONDS
-        while desk.used:
-            item = self._mail.take(max(0.0, ends - time.monotonic()))
-            if item is None or item is Note.OVER:
-                break
-            if isinstance(item, Job):
-                item.run()
+        if desk.used:
+            self._linger()
         desk.attended = False
         first, self._first = self._first, None
         for item in (first, *self._mail.take_rest()):
@@ -235,6 +230,15 @@ class Pump:
                 os.close(item.file)
             elif isinstance(item, Failure):
                 _log.error("a request failed after its host had left it", exc_info=item.error)
+
+    def _linger(self) -> None:
+        ends = time.monotonic() + _LINGER_SECONDS
+        while True:
+            item = self._mail.take(max(0.0, ends - time.monotonic()))
+            if item is None or item is Note.OVER:
+                return
+            if isinstance(item, Job):
+                item.run()
 
 
 class _ResponseFile(io.FileIO):

@@ -91,21 +91,25 @@ class Mail(Generic[Item]):
 
     def take(self, seconds: float | None = None) -> Item | bytes | None:
         """Take the next item, waiting for it ``seconds`` at most; None when that was in vain."""
+        items = self._items
         while True:
-            try:
-                return self._items.popleft()
-            except IndexError:  # and not a look before: `take_back` may come between
-                if not self._bell.wait(seconds):
-                    return None
+            if items:
+                try:
+                    return items.popleft()
+                except IndexError:
+                    continue  # `take_back` came between
+            if not self._bell.wait(seconds):
+                return None
 
     def take_rest(self) -> list[Item | bytes]:
         """Take what is there, without waiting."""
         rest: list[Item | bytes] = []
-        try:
-            while True:
+        while self._items:
+            try:
                 rest.append(self._items.popleft())
-        except IndexError:
-            return rest
+            except IndexError:
+                break  # `take_back` came between
+        return rest
 
     def join(self, chunk: bytes) -> bytes:
         """Join a chunk that was taken with those behind it, as far as that pays."""
