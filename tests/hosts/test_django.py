@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hostkit.process import APPS_DIRECTORY, Server, child_environment
+from hostkit.asgi_hosts import APPS_DIRECTORY
+from hostkit.process import Server, child_environment
 
 APPS = ("Django",)
 THREADS = 4
@@ -24,7 +25,7 @@ def prepare(state: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     if not made:
         template = tmp_path_factory.mktemp("database")
         command = [sys.executable, "-m", "djangosite.make_database"]
-        environment = child_environment(template)
+        environment = child_environment(template, APPS_DIRECTORY)
         subprocess.run(command, env=environment, cwd=template, check=True, timeout=60)
         made.append(template / "db.sqlite3")
     shutil.copy(made[0], state)

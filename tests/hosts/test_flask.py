@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hostkit.process import APPS_DIRECTORY, Server
+from hostkit.asgi_hosts import APPS_DIRECTORY
+from hostkit.process import Server
 
 APPS = ("Flask", "in Starlette", "in FastAPI", "in Litestar", "in Quart")
 CONTENT = bytes(range(256)) * 600

@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -229,10 +230,22 @@ def lowest(tally: Tally) -> None:
     tally.check(f"smoke with {' '.join(oldest)}", status == 0, time.monotonic() - started)
 
 
+def native_groups() -> tuple[str, ...]:
+    """The servers that have to be compiled, where that can be done; the suite skips them elsewhere."""
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    lacks = [tool for tool in ("gcc", "apxs") if not shutil.which(tool)]
+    lacks += [] if header.exists() else [str(header)]
+    if lacks:
+        print(f"uWSGI and mod_wsgi are left out without {', '.join(lacks)}", flush=True)
+        return ()
+    return ("native-hosts",)
+
+
 def suite(tally: Tally) -> None:
     """Run everything on this Python, with coverage of the installed package."""
     lowest(tally)
-    python = environment("suite", this_python(), ("test", "hosts", "coverage"))
+    groups = ("test", "hosts", *native_groups(), "coverage")
+    python = environment("suite", this_python(), groups)
     install_wheel(python)
     label = f"whole suite on Python {this_python().minor}"
     run_tests(tally, label, python, ["--cov", "--cov-report=term"])

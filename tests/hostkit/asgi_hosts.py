@@ -1,31 +1,12 @@
-"""The hosts of the matrix: how each is started, and what each is known to be unable to do.
-
-A limit belongs to a host, names the one check it concerns, and carries the reason that
-the table shows. The check still runs: it must fail, and with the words of ``sign``. A
-host that starts to behave fails the run, so that the limit is taken out.
-"""
+"""ASGI servers, the WSGI applications that run on them through ``WSGIToASGI``, and what they cannot do."""
 
 from __future__ import annotations
 
-import re
-import sys
-from dataclasses import dataclass
+from pathlib import Path
 
+from .hosts import Host, Limit, Matrix
 
-@dataclass(frozen=True)
-class Host:
-    """One ASGI server in one configuration."""
-
-    name: str
-    distribution: str
-    command: tuple[str, ...]
-    http2: bool = False
-
-    def argv(self, target: str, port: int, certificate: tuple[str, str] | None) -> list[str]:
-        """Give the command line that serves ``target`` on ``port`` of 127.0.0.1."""
-        certfile, keyfile = certificate or ("", "")
-        values = {"target": target, "port": port, "certfile": certfile, "keyfile": keyfile}
-        return [sys.executable, "-m", *(part.format(**values) for part in self.command)]
+APPS_DIRECTORY = Path(__file__).parent.parent / "hosts" / "apps"
 
 
 def _uvicorn(loop: str, http: str) -> Host:
@@ -99,25 +80,6 @@ APPS = {
 }
 
 
-@dataclass(frozen=True)
-class Limit:
-    """Something a host cannot do, whatever runs on it."""
-
-    hosts: str
-    check: str
-    sign: str
-    reason: str
-    apps: str = ".*"
-
-    def concerns(self, host: str, app: str, check: str) -> bool:
-        """Say whether this limit speaks of ``check`` (a test's id without its cell)."""
-        return bool(
-            re.fullmatch(self.hosts, host)
-            and re.fullmatch(self.apps, app)
-            and re.fullmatch(self.check, check)
-        )
-
-
 WHOLE_UPLOAD = (
     "daphne collects the whole upload before it calls the application, which therefore is never called for an"
     " upload that breaks off, and cannot answer before its end."
@@ -167,4 +129,25 @@ LIMITS: tuple[Limit, ...] = (
         "Quart itself runs on asyncio only; the WSGI application mounted beside it is served on trio as well.",
         apps="in Quart",
     ),
+)
+
+MATRIX = Matrix(
+    name="hosts",
+    title="WSGI applications on ASGI servers",
+    introduction="""\
+Each cell is one process of that server serving that application through `WSGIToASGI`,
+driven by a real client over the loopback interface.
+""",
+    columns="""\
+- **wsgiref.validate**, **werkzeug lint**: a plain WSGI application between the bridge and a validator of PEP 3333.
+- **Flask**, **Django**, **Pyramid**, **Bottle**, **Falcon**: real applications, served at the root.
+- **in Starlette**, **in FastAPI**, **in Litestar**, **in Quart**: the Flask application mounted at `/outer/legacy`.
+- h2 is HTTP/2 over TLS; all others are HTTP/1.1 in clear text.
+""",
+    hosts=HOSTS,
+    apps=APPS,
+    limits=LIMITS,
+    apps_directory=APPS_DIRECTORY,
+    distributions=("flask", "django", "pyramid", "bottle", "falcon")
+    + ("starlette", "fastapi", "litestar", "quart", "werkzeug"),
 )

@@ -19,10 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import bridges
 
-from .hosts import APPS, Host
+from .hosts import Host, Matrix
 from .raw import CLIENT_SECONDS, Transport2
 
-APPS_DIRECTORY = Path(__file__).parent.parent / "apps"
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -57,13 +56,13 @@ def make_certificate(directory: Path) -> tuple[str, str]:
     return str(certfile), str(keyfile)
 
 
-def child_environment(state: Path) -> dict[str, str]:
+def child_environment(state: Path, apps_directory: Path) -> dict[str, str]:
     """Give a host's environment: our apps on the path, the tested ``bridges``, its own state."""
     # The copy of bridges under test, wherever it was installed: not the tree we stand in.
     package_root = Path(bridges.__file__).resolve().parent.parent
     return {
         **{name: value for name, value in os.environ.items() if name != "SCRIPT_NAME"},
-        "PYTHONPATH": os.pathsep.join([str(APPS_DIRECTORY), str(package_root)]),
+        "PYTHONPATH": os.pathsep.join([str(apps_directory), str(package_root)]),
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "",
         "HOSTS_STATE": str(state),
@@ -73,7 +72,10 @@ def child_environment(state: Path) -> dict[str, str]:
 class Server:
     """A running (host, app) pair and a client for it."""
 
-    def __init__(self, host: Host, app: str, state: Path, certificate: tuple[str, str]) -> None:
+    def __init__(
+        self, matrix: Matrix, host: Host, app: str, state: Path, certificate: tuple[str, str]
+    ) -> None:
+        self.matrix = matrix
         self.host = host
         self.app = app
         self.state = state
@@ -109,7 +111,7 @@ class Server:
     def start(self) -> None:
         """Start the process and wait until it answers; a lost race for the port is retried."""
         for _ in range(3):
-            self._spawn()
+            self.spawn()
             if self._ready():
                 return
             self.stop()
@@ -122,10 +124,11 @@ class Server:
             transport=Transport2(self) if self.host.http2 else None,
             timeout=CLIENT_SECONDS,
             trust_env=False,
+            headers=None if self.host.keeps_connections else {"Connection": "close"},
             **options,  # type: ignore[arg-type]  # httpx.Client's own options
         )
 
-    def stop(self) -> int:
+    def stop(self, seconds: float = STOP_SECONDS) -> int:
         """Ask the process to stop, kill it when it does not; give its exit code."""
         if self.client:
             self.client.close()
@@ -134,7 +137,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(STOP_SECONDS)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return -signal.SIGKILL
         finally:
@@ -143,18 +146,20 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def _spawn(self) -> None:
+    def spawn(self) -> None:
+        """Start the process on a free port, and do not wait."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        argv = self.host.argv(APPS[self.app], self.port, self.certificate)
+        target = self.matrix.apps[self.app]
+        argv = self.host.argv(target, self.port, self.certificate, self.state)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=child_environment(self.state),
+                env=child_environment(self.state, self.matrix.apps_directory),
                 cwd=self.state,
                 start_new_session=True,
             )

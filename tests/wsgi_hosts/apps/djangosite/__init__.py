@@ -1,0 +1,1 @@
+"""A Django site of async and sync views, on SQLite."""

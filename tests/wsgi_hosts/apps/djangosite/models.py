@@ -1,0 +1,7 @@
+"""One table."""
+
+from django.db import models
+
+
+class Note(models.Model):
+    text = models.CharField(max_length=200)

@@ -1,0 +1,30 @@
+"""What a WSGI server that is asked to stop leaves time for."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from hostkit.journal import entries
+from hostkit.process import Server
+
+APPS = ("ASGI",)
+SIGNS = (
+    "Traceback",
+    "was destroyed but it is pending",
+    "was never retrieved",
+    "Fatal Python error",
+)
+
+
+@pytest.mark.spec("FR 78")
+@pytest.mark.spec("FR 83")
+def test_shutdown_runs_at_the_end(server: Server) -> None:
+    """SIGTERM ends the process by itself, quietly, and the app's lifespan before."""
+    assert server.client
+    assert server.client.get("/page").text == "hello"
+    assert server.stop() != -signal.SIGKILL
+    lifespan = entries(server, "lifespan")
+    started = sorted(process for what, process in lifespan if what == "startup")
+    assert sorted(process for what, process in lifespan if what == "shutdown") == started != []
+    assert [sign for sign in SIGNS if sign in server.log] == []
