@@ -22,7 +22,7 @@ from .crossing.gates import copy_context_for_thread
 from .crossing.mail import Mail
 from .crossing.portal import LoopFactory
 from .crossing.registry import BACKENDS, Backend, check_no_portal_here
-from .errors import PeerProtocolError
+from .errors import CrossingError, PeerProtocolError
 from .kinds import arity_of, is_async, name_of
 from .translate.scope import scope_from_environ
 from .translate.status import status_from_code
@@ -103,6 +103,7 @@ class ASGIToWSGI:
         )
         self._root_path = root_path
         self._service: Service | None = None
+        self._finalizer: weakref.finalize[..., ASGIToWSGI] | None = None
         self._warned_of_websockets = False
         _living.add(self)
 
@@ -130,7 +131,8 @@ class ASGIToWSGI:
         portal.check_caller()
         mail: Mail[Any] = Mail(portal.bell(), portal.gate, service.buffer_bytes)
         exchange = Exchange(service, scope, length, mail, copy_context_for_thread())
-        return Pump(environ, start_response, length, exchange, mail, portal.gate).respond()
+        exchange.adapter = self
+        return Pump(environ, start_response, exchange, mail, portal.gate).respond()
 
     def start(self) -> None:
         """Start the loop and the lifespan now, and wait for its startup; from any thread but the loop's.
@@ -149,6 +151,7 @@ class ASGIToWSGI:
         check_no_portal_here()
         with _starting:
             service, self._service = self._service, None
+            self._forget_service()
         if service is not None:
             service.close()
 
@@ -160,10 +163,17 @@ class ASGIToWSGI:
                 service = self._service
                 if service is None or service.closed:
                     service = self._service = self._make_service()
-                    weakref.finalize(self, service.close_soon).atexit = False
+                    self._forget_service()
+                    self._finalizer = weakref.finalize(self, service.close_soon)
+                    self._finalizer.atexit = False
             # Without the lock: under gevent others of this thread come by while this one waits.
             if service.open():
                 return service
+
+    def _forget_service(self) -> None:
+        """Let go of a service that has ended, or is about to."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
 
     def _refuse_websocket(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._warned_of_websockets:
@@ -185,8 +195,11 @@ def dismiss_in(seconds: float) -> None:
     """
     for adapter in living_adapters():
         service = adapter._service
-        if service is not None and not service.closed:
-            service.dismiss_in(seconds)
+        if service is not None and service.is_open and not service.closed:
+            try:
+                service.dismiss_in(seconds)
+            except CrossingError:
+                pass  # it ends just now
 
 
 def living_adapters() -> list[ASGIToWSGI]:
@@ -256,8 +269,9 @@ def _fitting(backend: Backend) -> Backend:
     uwsgi: Any = sys.modules.get("uwsgi")
     if backend != "asyncio" or uwsgi is None:
         return backend
-    threads = any(option in uwsgi.opt for option in ("enable-threads", "threads"))
-    return "asyncio" if threads else "inline"
+    # uWSGI 2.0.31 has threads whatever it is told, and says so; older ones have them if that was asked for.
+    asked = any(option in uwsgi.opt for option in ("enable-threads", "threads"))
+    return "asyncio" if asked or getattr(uwsgi, "has_threads", False) else "inline"
 
 
 def _refuse(

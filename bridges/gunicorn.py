@@ -38,8 +38,10 @@ def post_worker_init(worker: Any) -> None:
     gunicorns_own: Any = signal.getsignal(signal.SIGTERM)
 
     def end_streams(number: int, frame: FrameType | None) -> None:
-        dismiss_in(worker.cfg.graceful_timeout / 2)
-        gunicorns_own(number, frame)
+        try:
+            dismiss_in(worker.cfg.graceful_timeout / 2)
+        finally:
+            gunicorns_own(number, frame)
 
     signal.signal(signal.SIGTERM, end_streams)
 

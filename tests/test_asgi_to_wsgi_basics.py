@@ -262,12 +262,14 @@ def test_the_inline_back_end_starts_no_thread() -> None:
 
 class _UWSGI:
     def __init__(self, **opt: Any) -> None:
+        self.has_threads = opt.pop("has_threads", 0)
         self.opt = {name.replace("_", "-"): value for name, value in opt.items()}
 
 
 @pytest.mark.spec("FR 77")
 @pytest.mark.parametrize(
-    ("options", "threads"), [({}, 0), ({"enable_threads": True}, 1), ({"threads": b"4"}, 1)]
+    ("options", "threads"),
+    [({}, 0), ({"enable_threads": True}, 1), ({"threads": b"4"}, 1), ({"has_threads": 1}, 1)],
 )
 def test_uwsgi_without_threads_takes_the_inline_back_end(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], threads: int

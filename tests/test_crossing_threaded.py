@@ -174,7 +174,7 @@ def test_open_by_two_at_the_same_moment(monkeypatch, opened):
 
     monkeypatch.setattr(threaded, "start_real_thread", lambda function, name: started.append(name))
     portal = Portal(None)
-    portal._wait_until = lambda *args: True  # type: ignore[method-assign,assignment]  # nothing runs
+    portal._wait_at = lambda *args: True  # type: ignore[method-assign,assignment]  # nothing runs
     openers = [Running(portal.open) for _ in range(2)]
     for opener in openers:
         opener.result()

@@ -356,9 +356,9 @@ def test_malformed_links(links: object) -> None:
 
 @pytest.mark.spec("FR 106")
 def test_path_is_the_whole_body() -> None:
-    """The file ends the body, and its length is not ours to check."""
+    """The file ends the body; whoever reads it checks its length against the promised one."""
     events = begun(length=3)
-    assert events.extension({"type": PATH, "path": "/a"}) == SendPath("/a")
+    assert events.extension({"type": PATH, "path": "/a"}) == SendPath("/a", 3)
     assert (events.body_ended, events.complete, events.remaining) == (True, True, None)
     events.finish()
 

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 
 from .items import Job, RequestMail
 
@@ -28,11 +28,12 @@ class Desk:
         attended: False once the thread has gone; what comes later runs in the thread of ``late``.
     """
 
-    __slots__ = ("_late", "_mail", "attended", "used")
+    __slots__ = ("_late", "_mail", "_running", "attended", "used")
 
     def __init__(self, mail: RequestMail, late: LateThread) -> None:
         self.used = False
         self.attended = True
+        self._running = 0
         self._mail = mail
         self._late = late
 
@@ -41,12 +42,29 @@ class Desk:
         self.used = True
         if self.attended:
             future: Future[Result] = Future()
-            job = Job(future, call)
+            job = Job(future, functools.partial(self._run, call))
             self._mail.post(job)
             # The thread may have gone meanwhile: it looks once more after saying so, and only one of us gets the job.
             if self.attended or not self._mail.take_back(job):
                 return future
         return self._late.submit(call)
+
+    def _run(self, call: Callable[[], Result]) -> Result:
+        self._running += 1
+        try:
+            return call()
+        finally:
+            self._running -= 1
+
+    def executor_of_job(self) -> Executor | None:
+        """Give what runs calls inside a job that waits for the running task (``async_to_sync``), if one does.
+
+        The request's thread does nothing else until that task has ended: it must not wait for the thread.
+        """
+        if not self._running:
+            return None
+        executor: Executor | None = getattr(AsyncToSync.executors, "current", None)
+        return executor
 
 
 class LateThread:

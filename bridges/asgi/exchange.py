@@ -7,16 +7,18 @@ Source: ASGI HTTP specification 2.5.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..crossing.gates import Signal
 from ..crossing.portal import Handle, is_cancellation
-from ..errors import ApplicationError, ClientDisconnected, CrossingError
+from ..errors import ApplicationError, BridgesError, ClientDisconnected, CrossingError
 from ..translate.response_events import EarlyHint, ResponseEvents, SendFile, SendPath, Trailers
 from ..typing import Message
+from .body import RequestBody
 from .desk import Desk, come_to
 from .items import Failure, Head, Note, RequestMail
 
@@ -25,11 +27,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("bridges.adapters")
 
+# Bytes that a part of a file counts for while it is under way: each holds a descriptor.
+FILE_WEIGHT: Final = 65_536
+
 
 class Exchange:
     """One request between a host's thread and the application's task.
 
     Attributes:
+        adapter: whoever made this; not to be collected, which ends its application, before the task has ended.
         desk: runs the application's thread-sensitive code in the host's thread.
         events: what is known of the response.
         deserted: set by the host's thread when it goes before the end, so that failures are logged.
@@ -37,6 +43,7 @@ class Exchange:
     """
 
     # What most requests never change stands here: setting it for each of them would cost.
+    adapter: object = None
     deserted = False
     _arrived: tuple[bytes, bool] | None = None
     _body_given = False
@@ -71,6 +78,8 @@ class Exchange:
         self._scope = scope
         self._mail = mail
         self._context = context
+        self._length = length
+        self._body: RequestBody | None = None
         self.desk = Desk(mail, service.late)
         self.events = ResponseEvents(
             scope["method"] == "HEAD", service.app_name, scope["extensions"]
@@ -86,8 +95,10 @@ class Exchange:
         """Start the application's task."""
         try:
             self._handle = self._service.begin(self, self._run, self._context)
-        except CrossingError as error:
-            self._mail.post(Failure(error))
+        except BaseException as error:  # whoever waits has to learn of it
+            self._over = True
+            self._service.ended(self)
+            self._mail.post(Failure(self._for_host(error)))
 
     def body_came(self, chunk: bytes, more: bool) -> None:
         """Take a piece of the request body."""
@@ -99,6 +110,12 @@ class Exchange:
         self._broken = error
         _log.info("the body of a request to %s broke off: %r", self._service.app_name, error)
         self._wake()
+
+    def lose(self) -> None:
+        """Learn that the loop has ended, and the task with it; in the loop's thread."""
+        if not self._over:
+            self._over = True
+            self._report(CrossingError("the event loop ended before this request did"))
 
     def leave(self, reason: str) -> None:
         """Learn that nobody takes the response: tell the application, and call it off after the grace time."""
@@ -127,11 +144,31 @@ class Exchange:
                 return {"type": "http.disconnect"}
             if not self._reading:
                 self._reading = True
-                self._mail.post(Note.READ)
+                self._ask_for_body()
             await self._change()
         while not (self._gone or self._ended):
             await self._change()
         return {"type": "http.disconnect"}
+
+    def _ask_for_body(self) -> None:
+        if self._body is None:
+            self._body = RequestBody(self._scope["wsgi_environ"], self._length)
+        executor = self.desk.executor_of_job()
+        if executor is None:
+            self._mail.post(Note.READ)
+        else:
+            executor.submit(self.read_body)
+
+    def read_body(self) -> None:
+        """Read a piece of the request body; in the host's thread."""
+        assert self._body is not None  # somebody has asked for it
+        gate = self._service.portal.gate
+        try:
+            chunk, more = self._body.read()
+        except Exception as error:
+            gate.ring(functools.partial(self.body_broke, error))
+        else:
+            gate.ring(functools.partial(self.body_came, chunk, more))
 
     async def send(self, message: Message) -> None:
         """Take a message of the response, waiting for room where too much is under way.
@@ -145,28 +182,45 @@ class Exchange:
         kind = message.get("type")
         if kind == "http.response.body":
             chunk = self.events.body(message)
-            if self.events.complete and not self._head_posted:
+            last = self.events.complete  # of this message: others may come while it waits
+            if self._ended:
+                return  # what follows the head of a response without a body
+            if not self._head_posted and (last or not self.events.body_allowed):
                 self._post_head(whole=chunk)
                 self._complete()
+                if not last:
+                    self._service.call_later_to_leave(self._give_up_bodiless)
             else:
-                await self._send_chunk(chunk)
+                await self._send_chunk(chunk, last)
         elif kind == "http.response.start":
             self.events.start(message)
         else:
             await self._send_extension(self.events.extension(message))
 
-    async def _send_chunk(self, chunk: bytes) -> None:
+    def _give_up_bodiless(self) -> None:
+        """Call off an application that still sends to a HEAD, whose client had its answer long ago."""
+        if not self.events.body_ended:
+            self._gone = "the response has no body"
+            self.call_off()
+
+    async def _send_chunk(self, chunk: bytes, last: bool) -> None:
         if self._queue or (chunk and not self._mail.has_room_for(len(chunk))):
-            await self._make_room(len(chunk))
+            try:
+                await self._make_room(len(chunk))
+            except BaseException:
+                self.events.give_back(len(chunk))
+                raise
         if chunk:
             if not self._head_posted:
                 self._post_head()
             self._mail.post_chunk(chunk)
-        if self.events.complete:
+        if last:
             self._complete()
 
     async def _make_room(self, size: int) -> None:
         """Wait for room, in the order of the messages."""
+        if self.desk.executor_of_job() is not None:
+            return  # the thread that would make it waits for this task
         place = object()
         self._queue = [*self._queue, place]
         try:
@@ -181,37 +235,46 @@ class Exchange:
             self._wake()
 
     async def _send_extension(self, event: EarlyHint | SendPath | SendFile | Trailers) -> None:
-        if self._queue:
+        last = self.events.complete
+        if isinstance(event, SendFile):
+            await self._send_file(event)
+        elif self._queue:
             await self._make_room(0)
         if isinstance(event, EarlyHint):
             self._mail.post(event)
         elif isinstance(event, Trailers):
             self.trailers += event.headers
-            if self.events.complete:
-                self._complete()
-        else:
+        elif isinstance(event, SendPath):
             if not self._head_posted:
                 self._post_head()
             if self.events.body_allowed:
-                if isinstance(event, SendFile):
-                    # The application may close its descriptor as soon as this returns.
-                    event = event._replace(file=os.dup(event.file))
                 self._mail.post(event)
-            if self.events.complete:
-                self._complete()
+        if last:
+            self._complete()
+
+    async def _send_file(self, event: SendFile) -> None:
+        if not self._head_posted:
+            self._post_head()
+        if not self.events.body_allowed:
+            return
+        if self._queue or not self._mail.has_room_for(FILE_WEIGHT):
+            await self._make_room(FILE_WEIGHT)
+        # The application may close its descriptor as soon as this returns.
+        event = event._replace(file=os.dup(event.file))
+        self._mail.post_weighty(event, FILE_WEIGHT)
+        if self.deserted and self._mail.take_back(event):
+            os.close(event.file)
 
     def _post_head(self, whole: bytes | None = None) -> None:
         self._head_posted = True
         status, headers = self.events.take_head(None if whole is None else len(whole))
         if self.events.dropped_headers:
-            _log.warning(
-                "%s sent hop-by-hop headers, which are the server's: dropped %s",
-                self._service.app_name,
-                ", ".join(self.events.dropped_headers),
-            )
+            self._service.warn_of_dropped(self.events.dropped_headers)
         self._mail.add(Head(status, headers, whole))  # what follows it wakes the thread
 
     def _complete(self) -> None:
+        if self.events.remaining:
+            raise self.events.error("gave up a piece of its response", "")
         if not self._head_posted:
             self._post_head()
         self._ended = True
@@ -253,8 +316,8 @@ class Exchange:
             self._mail.post(Note.OVER)
 
     def _check_ended(self) -> None:
-        self.events.finish()
         if not self._ended:
+            self.events.finish()
             raise self.events.error("gave up the last piece of its response", "")
 
     def _report(self, failure: BaseException) -> None:
@@ -274,6 +337,8 @@ class Exchange:
     def _for_host(self, failure: BaseException) -> BaseException:
         """Give what the host may raise without ending itself, and with the cause where there is a known one."""
         if self._broken is not None:
+            if not _comes_of_leaving(failure):
+                self._broken.__cause__ = failure
             return self._broken
         if self._gone is not None:
             return ClientDisconnected(self._gone)
@@ -282,7 +347,10 @@ class Exchange:
             return ApplicationError(
                 f"{self._service.app_name} {why} before its response was complete"
             )
-        if isinstance(failure, Exception):
+        # Hosts take an OSError for their client's leaving: no 500, and often no log.
+        if isinstance(failure, Exception) and (
+            not isinstance(failure, OSError) or isinstance(failure, BridgesError)
+        ):
             return failure
         error = ApplicationError(f"{self._service.app_name} raised {failure!r:.200}")
         error.__cause__ = failure

@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from ..crossing.gates import Gate
-from ..errors import ClientDisconnected, CrossingError
+from ..errors import ApplicationProtocolError, ClientDisconnected, CrossingError
 from ..translate.response_events import EarlyHint, SendFile, SendPath
 from ..typing import Environ, StartResponse
-from .body import RequestBody
-from .exchange import Exchange
+from .exchange import FILE_WEIGHT, Exchange
 from .items import Failure, Head, Item, Job, Note, RequestMail
 from .watch import WATCH_SECONDS, watch_client
 
 _log = logging.getLogger("bridges.adapters")
 
+_CLOSED: Final = "the server closed the response before its end"
 _FILE_BLOCK_BYTES: Final = 65_536
 
 # How long a thread stays with a request whose response is complete, for thread-sensitive code that comes after it:
@@ -36,7 +36,6 @@ _LINGER_SECONDS: Final = 1.0
 class Pump:
     """The response as the host iterates over it."""
 
-    _body: RequestBody | None = None
     _blocks: Iterator[bytes] | None = None
     _first: Item | bytes | None = None
     _given = 0
@@ -47,7 +46,6 @@ class Pump:
         self,
         environ: Environ,
         start_response: StartResponse,
-        length: int | None,
         exchange: Exchange,
         mail: RequestMail,
         gate: Gate,
@@ -57,14 +55,12 @@ class Pump:
         Args:
             environ: of the request.
             start_response: of the host.
-            length: of the request body, see ``RequestBody``.
             exchange: the other side.
             mail: what comes from there.
             gate: the way there.
         """
         self._environ = environ
         self._start_response = start_response
-        self._length = length
         self._exchange = exchange
         self._mail = mail
         self._gate = gate
@@ -85,8 +81,10 @@ class Pump:
             if head.whole is not None:
                 return self._respond_whole(head, head.whole)
             self._first = self._next()
-            if isinstance(self._first, SendPath) and "wsgi.file_wrapper" in self._environ:
-                return self._respond_with_file(head, self._first)
+            if isinstance(self._first, SendPath):
+                file = self._file_for_host(self._first)
+                if file is not None:
+                    return self._respond_with_file(head, file)
             self._start(head)
         except BaseException:
             self.close()
@@ -99,15 +97,15 @@ class Pump:
 
     def __next__(self) -> bytes:
         """Wait for the next chunk; what the last one left behind is with the host by now."""
-        if self._given:
-            self._mail.done(self._given)
-            self._given = 0
         while True:
             if self._blocks is not None:
                 block = next(self._blocks, b"")
                 if block:
                     return block
                 self._blocks = None
+            if self._given:
+                self._mail.done(self._given)
+                self._given = 0
             if self._finished and self._first is None:
                 raise StopIteration
             item, self._first = self._first or self._next(), None
@@ -116,9 +114,12 @@ class Pump:
                 self._given = len(chunk)
                 return chunk
             if isinstance(item, SendPath):
-                self._blocks = _blocks_of_path(item.path)
+                self._blocks = _blocks_of_path(item)
             elif isinstance(item, SendFile):
                 self._blocks = _blocks_of_file(item)
+                self._given = FILE_WEIGHT
+            elif self._closed:
+                raise ClientDisconnected(_CLOSED)  # by another thread, while this one waited
             else:
                 self._finished = True
                 raise StopIteration
@@ -128,13 +129,24 @@ class Pump:
         if self._closed:
             return
         self._closed = True
-        if not self._finished:
+        left = not self._finished
+        if left:
             self._finished = True
-            self._leave("the server closed the response before its end")
+            self._leave(_CLOSED)
         close_blocks = getattr(self._blocks, "close", None)
         if close_blocks is not None:
             close_blocks()
         self._part()
+        if left:
+            self._mail.post(Note.OVER)  # for another thread, which may wait in the iteration
+
+    def __del__(self) -> None:
+        """Leave a response that middleware dropped without closing it, as a generator does."""
+        if not (self._closed or self._finished):
+            self._closed = True
+            self._leave("the server dropped the response")
+            self._exchange.desk.attended = False
+            self._clear(run_jobs=False)  # this may be any thread, and any moment
 
     # The response.
 
@@ -149,8 +161,25 @@ class Pump:
         self._first = Note.END
         return self
 
-    def _respond_with_file(self, head: Head, event: SendPath) -> Iterable[bytes]:
+    def _file_for_host(self, event: SendPath) -> _ResponseFile | None:
+        """Open a file that the host may send by itself: as it is, and with nothing to come after it.
+
+        Raises:
+            ApplicationProtocolError: it is shorter than the Content-Length.
+        """
+        events = self._exchange.events
+        if "wsgi.file_wrapper" not in self._environ or events.wants_trailers:
+            return None
         file = _ResponseFile(event.path, self.close)
+        size = os.fstat(file.fileno()).st_size
+        if event.length is None or size == event.length:
+            return file
+        file.forget()
+        if size < event.length:
+            raise _too_short(event.length - size)
+        return None
+
+    def _respond_with_file(self, head: Head, file: _ResponseFile) -> Iterable[bytes]:
         self._finished = True
         try:
             self._start(head)
@@ -178,7 +207,7 @@ class Pump:
             if item is None:
                 self._look_at_client()
             elif item is Note.READ:
-                self._read()
+                self._exchange.read_body()
             elif isinstance(item, Job):
                 item.run()
             elif isinstance(item, EarlyHint):
@@ -191,17 +220,6 @@ class Pump:
                     del item  # or the exception and this frame would hold each other
             else:
                 return item
-
-    def _read(self) -> None:
-        """Read a piece of the request body for the application."""
-        if self._body is None:
-            self._body = RequestBody(self._environ, self._length)
-        try:
-            chunk, more = self._body.read()
-        except Exception as error:
-            self._gate.ring(functools.partial(self._exchange.body_broke, error))
-        else:
-            self._gate.ring(functools.partial(self._exchange.body_came, chunk, more))
 
     def _look_at_client(self) -> None:
         if self._watch is not None and self._watch():
@@ -222,9 +240,13 @@ class Pump:
         if desk.used:
             self._linger()
         desk.attended = False
+        self._clear(run_jobs=True)
+
+    def _clear(self, run_jobs: bool) -> None:
+        """Take what nobody will any more: jobs that were posted before the desk could know, files, a failure."""
         first, self._first = self._first, None
         for item in (first, *self._mail.take_rest()):
-            if isinstance(item, Job):  # posted before the desk could know
+            if isinstance(item, Job) and run_jobs:
                 item.run()
             elif isinstance(item, SendFile):
                 os.close(item.file)
@@ -245,37 +267,61 @@ class _ResponseFile(io.FileIO):
     """A file that the host sends, perhaps by its descriptor, and whose closing is the end of the response."""
 
     def __init__(self, path: str, on_close: Callable[[], None]) -> None:
-        self._on_close = (
-            on_close  # first: a file that cannot be opened is closed too, when it is collected
-        )
+        # First: a file that cannot be opened is closed too, when it is collected.
+        self._on_close: Callable[[], None] | None = on_close
         super().__init__(path, "rb")
+
+    def forget(self) -> None:
+        """Close it, which is not the end of the response."""
+        self._on_close = None
+        self.close()
 
     def close(self) -> None:
         super().close()
-        self._on_close()
+        if self._on_close is not None:
+            self._on_close()
 
 
-def _blocks_of_path(path: str) -> Iterator[bytes]:
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(_FILE_BLOCK_BYTES):
-            yield block
+def _blocks_of_path(event: SendPath) -> Iterator[bytes]:
+    """Read a file, as far as the Content-Length goes: it may grow meanwhile."""
+    with open(event.path, "rb", buffering=0) as file:
+        yield from _blocks(lambda size, offset: file.read(size), event.length)
 
 
 def _blocks_of_file(event: SendFile) -> Iterator[bytes]:
     """Read a part of a file whose descriptor is ours, but whose position is the application's."""
-    offset, left = event.offset, event.count
+
+    def read(size: int, done: int) -> bytes:
+        if event.offset is None:
+            return os.read(event.file, size)
+        return os.pread(event.file, size, event.offset + done)
+
     try:
-        while left is None or left > 0:
-            size = _FILE_BLOCK_BYTES if left is None else min(left, _FILE_BLOCK_BYTES)
-            if offset is None:
-                block = os.read(event.file, size)
-            else:
-                block = os.pread(event.file, size, offset)
-                offset += len(block)
-            if not block:
-                return
-            if left is not None:
-                left -= len(block)
-            yield block
+        yield from _blocks(read, event.count)
     finally:
         os.close(event.file)
+
+
+def _blocks(read: Callable[[int, int], bytes], length: int | None) -> Iterator[bytes]:
+    """Read blocks of a file by ``read(size, bytes so far)``.
+
+    Raises:
+        ApplicationProtocolError: it ends before ``length``, which the client was promised.
+    """
+    done = 0
+    while length is None or done < length:
+        left = _FILE_BLOCK_BYTES if length is None else length - done
+        block = read(min(left, _FILE_BLOCK_BYTES), done)
+        if not block:
+            if length is not None:
+                raise _too_short(length - done)
+            return
+        done += len(block)
+        yield block
+
+
+def _too_short(missing: int) -> ApplicationProtocolError:
+    return ApplicationProtocolError(
+        f"a file of the response is {missing} bytes shorter than the application said",
+        "RFC 9110 section 8.6",
+    )

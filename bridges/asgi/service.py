@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable
 from contextvars import Context
 from typing import Final, Protocol
@@ -30,6 +31,9 @@ _CLOSED: Final = "this application was closed while a request came"
 
 class UnderWay(Protocol):
     """A request, as far as the end of its service is concerned."""
+
+    def lose(self) -> None:
+        """Tell it that the loop has ended; in the loop's thread."""
 
     def leave(self, reason: str) -> None:
         """Tell it that nobody takes its response any more; on the loop."""
@@ -86,6 +90,7 @@ class Service:
         self._under_way: set[UnderWay] = set()
         self._idle: anyio.Event | None = None
         self._begun = False
+        self._warned_of_dropped = False
         self._closing = False
         self._process = os.getpid()
 
@@ -111,6 +116,7 @@ class Service:
             self.portal = enter(
                 self._backend, self._loop_factory, self._farewell, self._shutdown_seconds
             )
+            self.portal.at_end.append(weakref.WeakMethod(self._lose_all))
             self.portal.call(self._begin_lifespan)
         except BaseException:
             self._closing = True
@@ -144,7 +150,22 @@ class Service:
         """Tell the requests that are under way in ``seconds`` from now that the server is stopping."""
         self.portal.gate.ring(lambda: self.portal.call_later(seconds, self._dismiss))
 
+    def _lose_all(self) -> None:
+        """Tell the requests whose tasks the loop's end has left; in the loop's thread."""
+        for request in tuple(self._under_way):
+            request.lose()
+
     # On the loop.
+
+    def warn_of_dropped(self, names: list[str]) -> None:
+        """Log that a response had headers which are the server's; of the first one only."""
+        if not self._warned_of_dropped:
+            self._warned_of_dropped = True
+            _log.warning(
+                "%s sent hop-by-hop headers, which are the server's: dropped %s",
+                self.app_name,
+                ", ".join(names),
+            )
 
     def _dismiss(self) -> None:
         for request in tuple(self._under_way):

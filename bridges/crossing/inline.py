@@ -85,6 +85,7 @@ class InlinePortal(Portal):
         with self.helm:
             self._loop.close()
         self.gate.answer_rest()
+        self._end_for_all()
 
     async def _wind_up(self) -> None:
         await wind_up()

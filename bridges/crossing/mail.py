@@ -65,6 +65,11 @@ class Mail(Generic[Item]):
         self._items.append(chunk)
         self._bell.ring()
 
+    def post_weighty(self, item: Item, weight: int) -> None:
+        """Append an item that counts as so many bytes, until the thread is done with it."""
+        self._put += weight
+        self.post(item)
+
     def take_back(self, item: Item) -> bool:
         """Take an item out again, unless the thread has it already."""
         try:

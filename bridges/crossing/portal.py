@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -51,6 +53,7 @@ class Portal(ABC):
         tenants: what each of those who entered wants done on the loop before it ends, and how many seconds that may
             take.
         said: the farewells that are being said; on the loop.
+        at_end: methods to call in the loop's thread when the loop has ended, whatever ended it.
     """
 
     gate: Gate
@@ -60,6 +63,9 @@ class Portal(ABC):
         self.closed = False
         self.tenants: dict[Work, float] = {}
         self.said: dict[Work, anyio.Event] = {}
+        self.at_end: list[weakref.WeakMethod[Callable[[], object]]] = []
+        self._over = False
+        self._waiting: list[Bell] = []
 
     @abstractmethod
     def open(self) -> None:
@@ -134,23 +140,54 @@ class Portal(ABC):
         def begin() -> None:
             try:
                 self.spawn(report, context)
-            except CrossingError as error:  # it ends just now, or has ended
+            except BaseException as error:  # whoever waits has to learn of it
                 outcome.append(error)
                 bell.ring()
 
         self.gate.ring(begin)
-        while not outcome:
-            if not bell.wait(seconds):
-                raise CrossingError(f"the event loop did not answer within {seconds:g} seconds")
-        failure = outcome.pop()
+        if not self._wait_at(bell, lambda: bool(outcome) or self._over, seconds):
+            raise CrossingError(f"the event loop did not answer within {seconds:g} seconds")
+        failure = outcome.pop() if outcome else CrossingError("the event loop has ended")
         if failure is not None:
             raise failure
+
+    def _wait_at(
+        self, bell: Bell, condition: Callable[[], bool], seconds: float | None = None
+    ) -> bool:
+        """Wait until a condition holds, which is looked at when the bell is rung and when the portal is over."""
+        if seconds is not None and seconds > threading.TIMEOUT_MAX:
+            seconds = None
+        self._waiting.append(
+            bell
+        )  # before the look at the condition: `_tell` comes after its change
+        try:
+            while not condition():
+                if not bell.wait(seconds):
+                    return False
+            return True
+        finally:
+            self._waiting.remove(bell)
+
+    def _tell(self) -> None:
+        for bell in tuple(self._waiting):
+            bell.ring()
+
+    def _end_for_all(self) -> None:
+        """Tell everybody who still waits that the loop has ended; in its thread."""
+        self._over = True
+        for lose in [method() for method in self.at_end]:
+            if lose is not None:
+                lose()
+        self._tell()
 
 
 def is_cancellation(error: BaseException) -> bool:
     """Whether an exception is how asyncio or trio calls off a task, which has to let it through."""
     if isinstance(error, asyncio.CancelledError):
         return True
+    members = getattr(error, "exceptions", None)  # of a group, as trio's nurseries raise it
+    if isinstance(members, tuple) and members:
+        return all(is_cancellation(member) for member in members)
     trio: Any = sys.modules.get("trio")
     return trio is not None and isinstance(error, trio.Cancelled)
 

@@ -40,9 +40,7 @@ class ThreadedPortal(Portal):
         super().__init__()
         self._begun = False
         self._starting = _thread.allocate_lock()
-        self._over = False
         self._failure: BaseException | None = None
-        self._waiting: list[Bell] = []
 
     def open(self) -> None:
         """Start the thread, or wait until whoever called first has."""
@@ -56,7 +54,7 @@ class ThreadedPortal(Portal):
                 self.closed = self._over = True
                 self._tell()
                 raise
-        self._wait_until(lambda: self.is_open or self._over)
+        self._wait_at(bell_here(), lambda: self.is_open or self._over)
         if self._failure is not None:
             raise self._failure
 
@@ -71,7 +69,7 @@ class ThreadedPortal(Portal):
             self.gate.ring(self._stop)
         except CrossingError:
             pass  # it is over, or nearly so
-        if not self._wait_until(lambda: self._over, 2 * LAST_TASKS_SECONDS):
+        if not self._wait_at(bell_here(), lambda: self._over, 2 * LAST_TASKS_SECONDS):
             _log.error("left the thread of an event loop that does not answer: something blocks it")
 
     def _main(self) -> None:
@@ -87,30 +85,13 @@ class ThreadedPortal(Portal):
                 if self.is_open:
                     self.gate.answer_rest()
             finally:
-                self._over = True
-                self._tell()
+                self._end_for_all()
 
     def _greet(self) -> None:
         """Let callers in; on the loop."""
         self.gate = open_gate()
         self.is_open = True
         self._tell()
-
-    def _wait_until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        bell = bell_here()
-        # Before the look at the condition: `_tell` comes after its change.
-        self._waiting.append(bell)
-        try:
-            while not condition():
-                if not bell.wait(seconds):
-                    return False
-            return True
-        finally:
-            self._waiting.remove(bell)
-
-    def _tell(self) -> None:
-        for bell in tuple(self._waiting):
-            bell.ring()
 
     @abstractmethod
     def _run(self) -> None:

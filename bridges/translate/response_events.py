@@ -28,9 +28,15 @@ class EarlyHint(NamedTuple):
 
 
 class SendPath(NamedTuple):
-    """The file at ``path`` is the whole body."""
+    """The file at ``path`` is the whole body.
+
+    Attributes:
+        path: of the file.
+        length: in bytes, as the Content-Length promises; None without one.
+    """
 
     path: str
+    length: int | None
 
 
 class SendFile(NamedTuple):
@@ -204,6 +210,11 @@ class ResponseEvents:
             self.headers.append(("content-length", str(whole_length)))
         return self.status, self.headers
 
+    def give_back(self, size: int) -> None:
+        """Take it that bytes which ``body`` let pass were not sent after all."""
+        if self.remaining is not None:
+            self.remaining += size
+
     def finish(self) -> None:
         """Take the end of the application.
 
@@ -290,9 +301,9 @@ class ResponseEvents:
             raise self.error(
                 f"sent http.response.pathsend whose path is no path: {path!r:.80}", clause
             )
-        self.remaining = None  # the host will read the file
+        length, self.remaining = self.remaining, None  # the host will read the file
         self._end_body()
-        return SendPath(path)
+        return SendPath(path, length)
 
     def _send_file(self, message: Message) -> SendFile:
         if not self.status or self.body_ended:

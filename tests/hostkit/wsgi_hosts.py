@@ -140,6 +140,14 @@ HOSTS: tuple[Host, ...] = (
         keeps_connections=False,
     ),
     UWSGI("uwsgi", "uwsgi", _UWSGI, threads=1, keeps_connections=False),
+    # As under uWSGI before 2.0.31 without enable-threads, and on hosts where no thread may be started.
+    UWSGI(
+        "uwsgi-inline",
+        "uwsgi",
+        (*_UWSGI, "--env", "ADAPTER_BACKEND=inline"),
+        threads=1,
+        keeps_connections=False,
+    ),
     ModWSGI("mod_wsgi", "mod_wsgi", (), threads=4),
     _library("waitress", "waitress", threads=4),
     # After an answer 500 it closes without a word.
@@ -174,7 +182,7 @@ VALIDATORS = "wsgiref.validate|werkzeug lint"
 
 
 INLINE = (
-    "uWSGI without threads: the event loop runs in the thread of the request, and only while that waits. What is to go"
+    "The inline back end: the event loop runs in the thread of the request, and only while that waits. What is to go"
     " on after an answer (background work, cleanup after a client that left) goes on with the next request."
 )
 NO_CHUNKED = "{} does not decode a chunked body: the bridge answers 411 Length Required."
@@ -346,17 +354,17 @@ LIMITS: tuple[Limit, ...] = (
         "granian", "test_client_leaves_an_idle_stream.*", "not told", UNWATCHED.format("granian")
     ),
     Limit(
-        "uwsgi",
+        "uwsgi-inline",
         "test_app_waits_for_a_slow_client|test_background.*|test_download_that_breaks_off.*|test_client_leaves"
         "|test_dependency_with_yield",
         r"stands still|\[\] ==|does not wait",
         INLINE,
     ),
     Limit(
-        "uwsgi",
+        "uwsgi-inline",
         "test_thread_sensitive_code_runs_in_the_wsgi_thread|test_queries_run_in_the_wsgi_thread.*",
         r"assert \d+ == \d+",
-        "uWSGI without threads: the event loop has the thread of the request, so that sync code, thread-sensitive or"
+        "The inline back end: the event loop has the thread of the request, so that sync code, thread-sensitive or"
         " not, runs in another.",
     ),
     Limit(
@@ -386,7 +394,7 @@ driven by a real client over the loopback interface.
 - **FastAPI**, **Starlette**, **Quart**, **Litestar**, **Falcon**, **Django**: real applications, served at the root.
 - **in Flask**: the FastAPI application under `/api` of a Flask application, by werkzeug's DispatcherMiddleware.
 - gunicorn-gthread-preload has two workers, forked after the import of the application. uwsgi-threads has four
-  threads, uwsgi none.
+  threads for requests, uwsgi one, and so has uwsgi-inline, whose thread also drives the event loop.
 """,
     hosts=HOSTS,
     apps=APPS,

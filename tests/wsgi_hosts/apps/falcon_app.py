@@ -8,9 +8,8 @@ from typing import Any
 
 import falcon
 import falcon.asgi
+from adapter import adapt
 from journal import note, released
-
-from bridges import ASGIToWSGI
 
 Request, Response = falcon.asgi.Request, falcon.asgi.Response
 
@@ -99,4 +98,4 @@ for page in ("go", "form", "upload", "json", "rows", "count", "state"):
     falcon_app.add_route(f"/{page}", pages, suffix=page)
 for page in ("events", "background", "refuse", "crash"):
     falcon_app.add_route(f"/{page}", pages, suffix=page)
-app = ASGIToWSGI(falcon_app)
+app = adapt(falcon_app)

@@ -11,14 +11,13 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import anyio
+from adapter import adapt
 from fastapi import BackgroundTasks, Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from journal import note, released
 from pydantic import BaseModel
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import Response
-
-from bridges import ASGIToWSGI
 
 
 @asynccontextmanager
@@ -162,4 +161,4 @@ async def crash() -> None:
     raise RuntimeError("meant: an error in an endpoint")
 
 
-app = ASGIToWSGI(application)
+app = adapt(application)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+from adapter import adapt
 from journal import note, released
 from litestar import Litestar, MediaType, Request, get, post
 from litestar.background_tasks import BackgroundTask
@@ -16,8 +17,6 @@ from litestar.enums import RequestEncodingType
 from litestar.exceptions import PermissionDeniedException
 from litestar.params import Body
 from litestar.response import Redirect, Response, ServerSentEvent, Stream
-
-from bridges import ASGIToWSGI
 
 
 @asynccontextmanager
@@ -122,4 +121,4 @@ async def crash() -> None:
 HANDLERS = [home, hello, go, form, upload, json, rows, count, state_, events, background]
 HANDLERS += [refuse, crash]
 litestar = Litestar(HANDLERS, lifespan=[lifespan], after_exception=[tell], logging_config=None)
-app = ASGIToWSGI(litestar)
+app = adapt(litestar)

@@ -15,11 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
+from adapter import adapt
 from asgiref.sync import sync_to_async
 from journal import STATE, note, released, released_here
 from werkzeug.middleware.lint import LintMiddleware, WSGIWarning
-
-from bridges import ASGIToWSGI
 
 # What a validator only warns of is an error here: it becomes a 500 that a test sees.
 warnings.simplefilter("error", WSGIWarning)
@@ -416,7 +415,7 @@ async def probe(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 # An endless stream must not hold up the end of its server for long.
-adapter = ASGIToWSGI(probe, shutdown_seconds=2, disconnect_grace_seconds=1)
+adapter = adapt(probe, shutdown_seconds=2, disconnect_grace_seconds=1)
 
 
 def behind(inner: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

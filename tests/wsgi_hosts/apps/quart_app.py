@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from adapter import adapt
 from journal import note, released
 from quart import Quart, Response, abort, current_app, jsonify, redirect, request, url_for
-
-from bridges import ASGIToWSGI
 
 quart = Quart(__name__)
 
@@ -113,4 +112,4 @@ async def crash() -> None:
     raise RuntimeError("meant: an error in an endpoint")
 
 
-app = ASGIToWSGI(quart)
+app = adapt(quart)

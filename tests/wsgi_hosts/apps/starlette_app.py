@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from adapter import adapt
 from journal import note, released
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -20,8 +21,6 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import Route
-
-from bridges import ASGIToWSGI
 
 
 @asynccontextmanager
@@ -119,4 +118,4 @@ ROUTES = [
     Route("/refuse", refuse),
     Route("/crash", crash),
 ]
-app = ASGIToWSGI(Starlette(routes=ROUTES, lifespan=lifespan))
+app = adapt(Starlette(routes=ROUTES, lifespan=lifespan))

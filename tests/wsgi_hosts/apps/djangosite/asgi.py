@@ -8,13 +8,12 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from adapter import adapt
 from django.core.asgi import get_asgi_application
-
-from bridges import ASGIToWSGI
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "djangosite.settings"
 wsgi_thread: contextvars.ContextVar[int] = contextvars.ContextVar("wsgi_thread", default=0)
-adapter = ASGIToWSGI(get_asgi_application())
+adapter = adapt(get_asgi_application())
 
 
 def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
