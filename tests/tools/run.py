@@ -22,9 +22,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pythons import Python, find_pythons, probe
@@ -43,6 +46,7 @@ class Tally:
         self.passed = 0
         self.failed = 0
         self.lines: list[str] = []
+        self._lock = threading.Lock()
 
     def check(self, label: str, ok: bool, seconds: float) -> None:
         """Note a check that is not a test run; only its failure enters the count."""
@@ -63,31 +67,49 @@ class Tally:
         # pytest's status knows of what the report does not: coverage below the floor, no test found.
         if status and not failed:
             failed = 1
-        self.passed += passed
-        self.failed += failed
         word = "FAILED" if failed else "ok"
-        self.lines.append(
-            f"{word:>8}  {label}: {passed} passed, {failed} failed, {count['skipped']} skipped "
-            f"({seconds:.0f} s)"
-        )
+        with self._lock:
+            self.passed += passed
+            self.failed += failed
+            self.lines.append(
+                f"{word:>8}  {label}: {passed} passed, {failed} failed, {count['skipped']} skipped "
+                f"({seconds:.0f} s)"
+            )
 
 
-def call(command: Sequence[str | Path], **environment: str) -> int:
-    """Print a command, run it in the repository's root, and return its status."""
+def call(command: Sequence[str | Path], whole: bool = False, **environment: str) -> int:
+    """Print a command, run it in the repository's root, and return its status.
+
+    Args:
+        command: its words.
+        whole: print what it says when it has ended, not among what others say at the same time.
+        **environment: variables besides those of this process.
+    """
     words = [str(word) for word in command]
     shown = " ".join(word.replace(f"{ROOT}{os.sep}", "") for word in words)
-    print(f"\n== {shown}", flush=True)
+    if not whole:
+        print(f"\n== {shown}", flush=True)
     env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment}
     # A path from outside could lend the tests a package that the wheel does not bring.
     for name in ("PYTHONPATH", "PYTHONHOME", "PYTEST_ADDOPTS"):
         env.pop(name, None)
-    try:
-        return subprocess.run(
-            words, cwd=ROOT, env=env, check=False, timeout=COMMAND_SECONDS
-        ).returncode
-    except subprocess.TimeoutExpired:
-        print(f"stopped after {COMMAND_SECONDS} s", flush=True)
-        return 124
+    with tempfile.TemporaryFile() as output:
+        try:
+            status = subprocess.run(
+                words,
+                cwd=ROOT,
+                env=env,
+                check=False,
+                timeout=COMMAND_SECONDS,
+                stdout=output if whole else None,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            print(f"stopped after {COMMAND_SECONDS} s", flush=True)
+            status = 124
+        if whole:
+            output.seek(0)
+            print(f"\n== {shown}\n{output.read().decode(errors='replace')}", flush=True)
+    return status
 
 
 def require(command: Sequence[str | Path]) -> None:
@@ -182,8 +204,10 @@ def docs(tally: Tally) -> None:
     tally.check("docs", status == 0, time.monotonic() - started)
 
 
-def run_tests(tally: Tally, label: str, python: Path, arguments: Sequence[str | Path]) -> None:
-    """Run pytest of an environment against its installed wheel."""
+def run_tests(
+    tally: Tally, label: str, python: Path, arguments: Sequence[str | Path], whole: bool = False
+) -> None:
+    """Run pytest of an environment against its installed wheel; see ``call`` for ``whole``."""
     RESULTS.mkdir(exist_ok=True)
     report = RESULTS / f"{re.sub('[^a-z0-9.]+', '-', label.lower())}.xml"
     report.unlink(missing_ok=True)
@@ -191,14 +215,16 @@ def run_tests(tally: Tally, label: str, python: Path, arguments: Sequence[str | 
     # The script, not `-m pytest`: that would put the source tree on sys.path before the wheel.
     status = call(
         [python.parent / "pytest", f"--junitxml={report}", *arguments],
+        whole,
         BRIDGES_WHEEL=str(wheel()),
     )
     tally.tests(label, report, status, time.monotonic() - started)
 
 
 def others(tally: Tally) -> None:
-    """Run the fast part on every other Python of the machine."""
+    """Run the fast part on every other Python of the machine, as many at a time as it has processors."""
     here = this_python()
+    ready: list[tuple[str, Path]] = []
     for python in find_pythons():
         if python.minor == here.minor:
             continue
@@ -211,9 +237,15 @@ def others(tally: Tally) -> None:
             continue
         executable = environment(python.minor, python, ("test",))
         install_wheel(executable)
-        run_tests(
-            tally, f"fast part on Python {python.minor}", executable, ["-q", "-m", "not hosts"]
-        )
+        ready.append((f"fast part on Python {python.minor}", executable))
+    fast = ["-q", "-m", "not hosts", "-p", "no:cacheprovider"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = [
+            pool.submit(run_tests, tally, label, executable, fast, whole=True)
+            for label, executable in ready
+        ]
+    for run in runs:
+        run.result()
 
 
 def lowest(tally: Tally) -> None:
