@@ -526,11 +526,16 @@ def test_connection_is_kept(server: Server) -> None:
 def test_log_is_clean_at_the_end(get: Any, server: Server) -> None:
     """Nothing in the log says that a validator, a task or a coroutine was left in the lurch."""
     assert get("/page").text == "hello"
-    assert signs_in(server.log) == []
+    signs = signs_in(server.log)
+    if server.host.name == "werkzeug":
+        # It does not close an iterator whose client resets while it reads on to the end of the request.
+        signs = [line for line in signs if UNCLOSED not in line]
+    assert signs == []
 
 
+UNCLOSED = "Iterator garbage collected without being closed"
 SIGNS = (
-    "Iterator garbage collected without being closed",
+    UNCLOSED,
     "was never retrieved",
     "was never awaited",
     "was destroyed but it is pending",
