@@ -37,6 +37,7 @@ ENVIRONMENTS = ROOT / ".venvs"
 RESULTS = ROOT / ".test-results"
 # No single command of a healthy run comes near this; a hung one must not hold the machine for ever.
 COMMAND_SECONDS = 900
+FAST = ("-q", "-m", "not hosts")
 
 
 class Tally:
@@ -222,9 +223,8 @@ def run_tests(
 
 
 def others(tally: Tally) -> None:
-    """Run the fast part on every other Python of the machine, as many at a time as it has processors."""
+    """Run the fast part on every other Python of the machine."""
     here = this_python()
-    ready: list[tuple[str, Path]] = []
     for python in find_pythons():
         if python.minor == here.minor:
             continue
@@ -237,15 +237,7 @@ def others(tally: Tally) -> None:
             continue
         executable = environment(python.minor, python, ("test",))
         install_wheel(executable)
-        ready.append((f"fast part on Python {python.minor}", executable))
-    fast = ["-q", "-m", "not hosts", "-p", "no:cacheprovider"]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = [
-            pool.submit(run_tests, tally, label, executable, fast, whole=True)
-            for label, executable in ready
-        ]
-    for run in runs:
-        run.result()
+        run_tests(tally, f"fast part on Python {python.minor}", executable, FAST)
 
 
 def lowest(tally: Tally) -> None:
@@ -274,13 +266,24 @@ def native_groups() -> tuple[str, ...]:
 
 
 def suite(tally: Tally) -> None:
-    """Run everything on this Python, with coverage of the installed package."""
+    """Run everything on this Python: the fast part with coverage of the installed package, and the real servers.
+
+    The two matrices of servers run side by side: they wait for most of their time.
+    """
     lowest(tally)
     groups = ("test", "hosts", *native_groups(), "coverage")
     python = environment("suite", this_python(), groups)
     install_wheel(python)
-    label = f"whole suite on Python {this_python().minor}"
-    run_tests(tally, label, python, ["--cov", "--cov-report=term"])
+    label = f"fast part on Python {this_python().minor}"
+    run_tests(tally, label, python, [*FAST, "--cov", "--cov-report=term"])
+    matrices = {"ASGI servers": "tests/hosts", "WSGI servers": "tests/wsgi_hosts"}
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(run_tests, tally, label, python, ["-q", folder], whole=True)
+            for label, folder in matrices.items()
+        ]
+    for run in runs:
+        run.result()
 
 
 STEPS: dict[str, Callable[[Tally], None]] = {
