@@ -14,6 +14,7 @@ import pytest
 from wsgi_driver import Adapt, InThread, app_of, body, serve, start, wait
 
 from bridges import errors
+from bridges.asgi_to_wsgi import living_adapters
 from bridges.gunicorn import post_worker_init, worker_exit
 from bridges.typing import Receive, Scope, Send
 
@@ -29,6 +30,8 @@ def worker() -> Iterator[Any]:
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     yield SimpleNamespace(cfg=SimpleNamespace(graceful_timeout=0), stopped=stopped)
     signal.signal(signal.SIGTERM, before)
+    for adapter in living_adapters():  # those of other tests, which the hook has started
+        adapter.close()
 
 
 class Living:
