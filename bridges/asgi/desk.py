@@ -105,9 +105,8 @@ _place: ContextVar[Desk | LateThread] = ContextVar("bridges_place")
 def _make_context() -> ThreadSensitiveContext:
     try:
         return ThreadSensitiveContext(executor=_Desks())
-    except (
-        TypeError
-    ):  # asgiref before 3.13, the last for Python 3.10, has the same without a public way
+    except TypeError:
+        # asgiref before 3.13, the last for Python 3.10, has the same without a public way.
         context = ThreadSensitiveContext()
         SyncToAsync.context_to_thread_executor[context] = _Desks()
         return context

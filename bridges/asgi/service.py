@@ -10,7 +10,6 @@ from contextvars import Context
 from typing import Final, Protocol
 
 import anyio
-import anyio.lowlevel
 
 from ..crossing.portal import Handle, LoopFactory, Portal, Work
 from ..crossing.registry import Backend, enter, leave, leave_soon
@@ -21,10 +20,8 @@ from .lifespan import Lifespan, LifespanMode
 
 _log = logging.getLogger("bridges.adapters")
 
-
 # How long the end waits for thread-sensitive code that came after its request, once everything else is over.
 _LATE_SECONDS: Final = 0.5
-
 
 _CLOSED: Final = "this application was closed while a request came"
 

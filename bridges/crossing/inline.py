@@ -15,26 +15,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextvars import Context
 
 from ..errors import CrossingError
 from .bells import Bell, ThreadBell
 from .gates import current_gate
-from .portal import Handle, LoopFactory, Portal, Work, new_loop, start_task, wind_up
+from .portal import LoopFactory, OnAsyncio, new_loop
 
 _log = logging.getLogger("bridges.adapters")
 
 
-class InlinePortal(Portal):
+class InlinePortal(OnAsyncio):
     """A portal on an asyncio loop that runs while callers wait."""
-
-    _loop: asyncio.AbstractEventLoop
 
     def __init__(self, loop_factory: LoopFactory | None) -> None:
         super().__init__()
         self._loop_factory = loop_factory or asyncio.new_event_loop
-        self._tasks: set[Handle] = set()
-        self._wound_up = False
         self._opening = _thread.allocate_lock()
         self.helm = _thread.allocate_lock()
         self.waiting: list[InlineBell] = []
@@ -56,20 +51,6 @@ class InlinePortal(Portal):
         """Make a bell for the calling thread, by which it drives the loop."""
         return InlineBell(self)
 
-    def spawn(self, work: Work, context: Context) -> Handle:
-        """Start a task."""
-        if self._wound_up:
-            raise CrossingError("the event loop of the ASGI applications has ended")
-        task = start_task(self._loop, work, context)
-        if not task.done():
-            self._tasks.add(task)  # the loop itself holds tasks weakly
-            task.add_done_callback(self._tasks.discard)
-        return task
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Have the loop call ``callback`` after some seconds of running."""
-        self._loop.call_later(seconds, callback)
-
     def check_caller(self) -> None:
         """Refuse a caller that the loop would have to wait for, or whose thread runs another one."""
         super().check_caller()
@@ -86,10 +67,6 @@ class InlinePortal(Portal):
             self._loop.close()
         self.gate.answer_rest()
         self._end_for_all()
-
-    async def _wind_up(self) -> None:
-        await wind_up()
-        self._wound_up = True
 
     def drive(self, until: Callable[[], bool], seconds: float | None) -> None:
         """Run the loop until a condition holds, ``seconds`` at most; by whoever holds the helm."""

@@ -181,6 +181,35 @@ class Portal(ABC):
         self._tell()
 
 
+class OnAsyncio(Portal):
+    """What is the same whoever runs the asyncio loop: a thread of its own, or its callers."""
+
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks: set[Handle] = set()
+        self._wound_up = False
+
+    def spawn(self, work: Work, context: Context) -> Handle:
+        """Start a task."""
+        if self._wound_up:
+            raise CrossingError("the event loop of the ASGI applications has ended")
+        task = start_task(self._loop, work, context)
+        if not task.done():
+            self._tasks.add(task)  # the loop itself holds tasks weakly
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Have the loop call ``callback`` after some seconds, in which it runs."""
+        self._loop.call_later(seconds, callback)
+
+    async def _wind_up(self) -> None:
+        await wind_up()
+        self._wound_up = True
+
+
 def is_cancellation(error: BaseException) -> bool:
     """Whether an exception is how asyncio or trio calls off a task, which has to let it through."""
     if isinstance(error, asyncio.CancelledError):

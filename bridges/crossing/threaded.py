@@ -18,11 +18,10 @@ from .portal import (
     LAST_TASKS_SECONDS,
     Handle,
     LoopFactory,
+    OnAsyncio,
     Portal,
     Work,
     new_loop,
-    start_task,
-    wind_up,
 )
 
 if TYPE_CHECKING:
@@ -102,31 +101,14 @@ class ThreadedPortal(Portal):
         """Begin the loop's end; on the loop."""
 
 
-class AsyncioPortal(ThreadedPortal):
+class AsyncioPortal(ThreadedPortal, OnAsyncio):
     """A portal on asyncio, or on what ``loop_factory`` makes."""
 
-    _loop: asyncio.AbstractEventLoop
     _stopped: asyncio.Future[None]
 
     def __init__(self, loop_factory: LoopFactory | None) -> None:
         super().__init__()
         self._loop_factory = loop_factory or new_event_loop
-        self._tasks: set[Handle] = set()
-        self._wound_up = False
-
-    def spawn(self, work: Work, context: Context) -> Handle:
-        """Start a task."""
-        if self._wound_up:
-            raise CrossingError("the event loop of the ASGI applications has ended")
-        task = start_task(self._loop, work, context)
-        if not task.done():
-            self._tasks.add(task)  # the loop itself holds tasks weakly
-            task.add_done_callback(self._tasks.discard)
-        return task
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Have the loop call ``callback`` after some seconds."""
-        self._loop.call_later(seconds, callback)
 
     def _run(self) -> None:
         self._loop = new_loop(self._loop_factory)
@@ -144,8 +126,7 @@ class AsyncioPortal(ThreadedPortal):
         await self._stopped
 
     async def _wind_up(self) -> None:
-        await wind_up()
-        self._wound_up = True
+        await super()._wind_up()
         if isinstance(self.gate, EventfdGate):
             self.gate.close()
 
