@@ -14,17 +14,28 @@ from . import errors
 if TYPE_CHECKING:
     from .asgi_to_wsgi import ASGIToWSGI
     from .crossing.pool import PoolSnapshot, ThreadPool
+    from .server.run import Server, serve
     from .wsgi_to_asgi import WSGIToASGI
 
 __version__ = "0.1.0"
 
-__all__ = ["ASGIToWSGI", "PoolSnapshot", "ThreadPool", "WSGIToASGI", "errors"]
+__all__ = [
+    "ASGIToWSGI",
+    "PoolSnapshot",
+    "Server",
+    "ThreadPool",
+    "WSGIToASGI",
+    "errors",
+    "serve",
+]
 
 _HOMES = {
     "ASGIToWSGI": ".asgi_to_wsgi",
     "PoolSnapshot": ".crossing.pool",
+    "Server": ".server.run",
     "ThreadPool": ".crossing.pool",
     "WSGIToASGI": ".wsgi_to_asgi",
+    "serve": ".server.run",
 }
 
 

@@ -10,6 +10,7 @@
     ├─ ApplicationError             the application raised what no server may be handed (SystemExit…)
     ├─ ClientDisconnected           the client left: also an ``OSError``
     ├─ LifespanFailed               the application did not start
+   ├─ ConfigError                  an option, or the name of an application, is wrong: also a ``ValueError``
     └─ CrossingError                a crossing between thread and loop cannot take place: also a ``RuntimeError``
        ├─ PoolClosed
        └─ PoolSaturated
@@ -77,6 +78,10 @@ class ClientDisconnected(BridgesError, OSError):
 
 class LifespanFailed(BridgesError):
     """The application said that its startup failed, or did not end it in time; no request can be served."""
+
+
+class ConfigError(BridgesError, ValueError):
+    """An option, or the name of an application, is wrong; the sentence says what to type instead."""
 
 
 class CrossingError(BridgesError, RuntimeError):

@@ -26,6 +26,7 @@ LEVELS = {
     "crossing": 1,
     "wsgi": 2,
     "asgi": 2,
+    "websocket": 2,
     "wsgi_to_asgi": 3,
     "asgi_to_wsgi": 3,
     "loading": 3,
@@ -52,12 +53,12 @@ OPTIONAL_IN_FUNCTION = {
     "trio": frozenset({"crossing"}),
     "uvloop": frozenset({"crossing", "server"}),
     "watchfiles": frozenset({"cli", "server"}),
-    "wsproto": frozenset({"asgi", "server", "wsgi"}),
+    "wsproto": frozenset({"websocket"}),
 }
 OPTIONAL_AT_TOP = {
     "gunicorn": frozenset({"gunicorn"}),
     "httptools": frozenset({"server"}),
-    "wsproto": frozenset({"server"}),
+    "wsproto": frozenset({"websocket"}),
 }
 
 # translate decides and never acts: no I/O, no thread, no loop, no clock, no logging can be reached from these.
@@ -69,6 +70,7 @@ PURE = frozenset(
         "enum",
         "functools",
         "http",
+        "ipaddress",
         "re",
         "typing",
         "urllib.parse",

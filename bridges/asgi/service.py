@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Final, Protocol
 
@@ -154,7 +154,7 @@ class Service:
 
     # On the loop.
 
-    def warn_of_dropped(self, names: list[str]) -> None:
+    def warn_of_dropped(self, names: Sequence[str]) -> None:
         """Log that a response had headers which are the server's; of the first one only."""
         if not self._warned_of_dropped:
             self._warned_of_dropped = True

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from ..errors import CrossingError
@@ -43,6 +43,7 @@ class ThreadToLoop(Generic[Item]):
         "_items",
         "_limit",
         "_lock",
+        "_ready",
         "_signal",
         "_starving",
         "_taken_weight",
@@ -51,15 +52,19 @@ class ThreadToLoop(Generic[Item]):
         "failure",
     )
 
-    def __init__(self, gate: Gate, limit: int) -> None:
+    def __init__(self, gate: Gate, limit: int, ready: Callable[[], object] | None = None) -> None:
         """Make a pipe; on the loop.
 
         Args:
             gate: of the loop that consumes.
             limit: bytes that may be under way.
+            ready: called on the loop when there is something for a consumer that is no task and uses ``take_now``.
         """
         self._gate = gate
-        self._signal = gate.signal()
+        if ready is None:
+            self._signal = signal = gate.signal()
+            ready = signal.set
+        self._ready = ready
         self._limit = limit
         self._lock = threading.Lock()
         self._items: list[Item] = []
@@ -132,7 +137,7 @@ class ThreadToLoop(Generic[Item]):
 
     def _wake_consumer(self) -> None:
         try:
-            self._gate.ring(self._signal.set)
+            self._gate.ring(self._ready)
         except CrossingError as error:
             self.close(
                 error
@@ -174,19 +179,24 @@ class ThreadToLoop(Generic[Item]):
         """
         while True:
             if not self._starving:  # only the producer sets it back, and says so by the signal
-                with self._lock:
-                    freed = self._taken_weight
-                    self._weight -= freed
-                    items, self._items = self._items, []
-                    self._taken_weight = self._weight
-                    ended = self._ended
-                    self._starving = not items and not ended
-                    # What is taken still counts, so that most takes leave a producer nothing to wake up for.
-                    if self._waiter is not None and (freed or self._starving):
-                        self._let_producer_on(self._waiter)
+                items, ended = self.take_now()
                 if items or ended:
                     return items, ended
             await self._signal.wait()
+
+    def take_now(self) -> tuple[list[Item], bool]:
+        """Take what there is, as ``take`` does, without waiting; nothing means that ``ready`` will be called."""
+        with self._lock:
+            freed = self._taken_weight
+            self._weight -= freed
+            items, self._items = self._items, []
+            self._taken_weight = self._weight
+            ended = self._ended
+            self._starving = not items and not ended
+            # What is taken still counts, so that most takes leave a producer nothing to wake up for.
+            if self._waiter is not None and (freed or self._starving):
+                self._let_producer_on(self._waiter)
+        return items, ended
 
     def close(self, reason: BaseException) -> None:
         """Refuse everything from now on; from any thread."""
@@ -205,17 +215,25 @@ class ThreadToLoop(Generic[Item]):
 class LoopToThread:
     """A byte pipe whose producer is a task and whose consumer is a thread."""
 
-    def __init__(self, gate: Gate, limit: int, begun: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        limit: int,
+        begun: Iterable[bytes] = (),
+        on_room: Callable[[], object] | None = None,
+    ) -> None:
         """Make a pipe; on the loop.
 
         Args:
             gate: of the loop that produces.
             limit: bytes that may be under way.
             begun: chunks that are in it already.
+            on_room: called on the loop when there is room again, for a producer that is no task.
         """
         self._gate = gate
         self._limit = limit
         self._room = gate.signal()
+        self._on_room = on_room or self._room.set
         self._condition = threading.Condition()
         self._chunks = deque(filter(None, begun))
         self._weight = sum(map(len, self._chunks))
@@ -285,5 +303,5 @@ class LoopToThread:
             self._weight -= len(chunk)
             ring, self._producer_waits = self._producer_waits, False
         if ring:
-            self._gate.ring(self._room.set)
+            self._gate.ring(self._on_room)
         return chunk

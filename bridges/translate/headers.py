@@ -29,8 +29,6 @@ _NOT_PASSED_AS_IS: Final = frozenset(
     }
 )
 
-_NATIVE_NOT_PASSED_AS_IS: Final = frozenset(name.decode() for name in _NOT_PASSED_AS_IS)
-
 _SINGLE: Final = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
 _COOKIE: Final = "HTTP_COOKIE"
 _TRANSFER_ENCODING: Final = "HTTP_TRANSFER_ENCODING"
@@ -47,7 +45,8 @@ _ASGI_HEADERS: Final = 'ASGI HTTP 2.5 "Response Start"'
 _CACHE_LIMIT: Final = 1024
 _variables: dict[bytes, str] = {}
 _names: dict[str, bytes] = {}
-_native_names: dict[bytes, str] = {}
+_raw_names: dict[bytes, bytes] = {}
+_checked_fields: dict[object, tuple[bytes, bytes]] = {}
 
 
 def variable_from_name(name: bytes) -> str | None:
@@ -230,6 +229,20 @@ class NativeHeaders(NamedTuple):
 def response_headers_from_asgi(headers: Iterable[Iterable[bytes]]) -> NativeHeaders:
     """Translate the headers of an ASGI message into those that ``start_response`` takes.
 
+    Raises:
+        ApplicationProtocolError: as ``checked_response_headers`` does.
+
+    Source:
+        ASGI HTTP 2.5 "Response Start"; PEP 3333 "Unicode Issues" and "Other HTTP Features".
+    """
+    raw, length, dropped = checked_response_headers(headers)
+    native = [(_native_names[name], value.decode("latin-1")) for name, value in raw]
+    return NativeHeaders(native, length, dropped)
+
+
+def checked_response_headers(headers: Iterable[Iterable[bytes]]) -> ResponseHeaders:
+    """Check the headers of an ASGI message.
+
     Names become lower case, values lose surrounding blanks, repeated fields stay apart and in order.
 
     Raises:
@@ -237,36 +250,41 @@ def response_headers_from_asgi(headers: Iterable[Iterable[bytes]]) -> NativeHead
             Content-Length that is not one number.
 
     Source:
-        ASGI HTTP 2.5 "Response Start"; PEP 3333 "Unicode Issues" and "Other HTTP Features"; RFC 9110 sections 5 and
-        8.6.
+        ASGI HTTP 2.5 "Response Start"; RFC 9110 sections 5 and 8.6.
     """
-    native: list[tuple[str, str]] = []
+    raw: RawHeaders = []
     length: int | None = None
     dropped: list[str] = []
     try:
-        for name, value in headers:
-            native_name = _native_names.get(name) or _checked_raw_name(name)
+        for field in headers:
+            if type(field) is tuple and field in _checked_fields:
+                raw.append(_checked_fields[field])
+                continue
+            name, value = field
+            raw_name = _raw_names.get(name) or _checked_raw_name(name)
             raw_value = value.strip(b" \t")
             if _FORBIDDEN_IN_VALUE(raw_value):
                 raise ApplicationProtocolError(
                     f"value of response header {name!r} contains CR, LF, NUL or another control: {_excerpt(value)}",
                     _ASGI_HEADERS,
                 )
-            if native_name in _NATIVE_NOT_PASSED_AS_IS:
-                if native_name != "content-length":
-                    dropped.append(native_name)
+            if raw_name in _NOT_PASSED_AS_IS:
+                if raw_name != b"content-length":
+                    dropped.append(raw_name.decode())
                     continue
                 if length is not None:
                     _check_repetition(length, raw_value)
                     continue
                 length = _response_length(raw_value)
-            native.append((native_name, raw_value.decode("latin-1")))
+            elif type(field) is tuple and len(_checked_fields) < _CACHE_LIMIT and len(value) <= 64:
+                _checked_fields[field] = (raw_name, raw_value)
+            raw.append((raw_name, raw_value))
     except (TypeError, ValueError, AttributeError) as error:
         raise ApplicationProtocolError(
             f"response headers must be (name, value) pairs of bytes, got {_excerpt(headers)}",
             _ASGI_HEADERS,
         ) from error
-    return NativeHeaders(native, length, dropped)
+    return ResponseHeaders(raw, length, dropped)
 
 
 def _response_length(value: bytes) -> int:
@@ -323,14 +341,24 @@ def _checked_name(name: str) -> bytes:
     return raw
 
 
-def _checked_raw_name(name: bytes) -> str:
+def _checked_raw_name(name: bytes) -> bytes:
     if not isinstance(name, bytes):
         raise TypeError(name)
     _check_token(name, name)
-    native = name.decode("ascii").lower()
-    if len(_native_names) < _CACHE_LIMIT:
-        _native_names[name] = native
-    return native
+    raw = name.lower()
+    if len(_raw_names) < _CACHE_LIMIT:
+        _raw_names[name] = raw
+    return raw
+
+
+class _NativeNames(dict[bytes, str]):
+    """Names as native strings, of those that were checked."""
+
+    def __missing__(self, name: bytes) -> str:
+        native = name.decode("ascii")
+        if len(self) < _CACHE_LIMIT:
+            self[name] = native
+        return native
 
 
 def _check_token(raw: bytes, name: object) -> None:
@@ -343,3 +371,6 @@ def _check_token(raw: bytes, name: object) -> None:
 def _excerpt(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+_native_names: Final = _NativeNames()

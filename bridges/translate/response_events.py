@@ -6,12 +6,12 @@ caller forwards what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..errors import ApplicationProtocolError
 from ..typing import Message
-from .headers import response_headers_from_asgi
+from .headers import checked_response_headers, response_headers_from_asgi
 from .status import status_from_code
 
 _START_CLAUSE: Final = 'ASGI HTTP 2.5 "Response Start"'
@@ -67,6 +67,7 @@ class ResponseEvents:
 
     Attributes:
         status: the status line, or "" before ``start``.
+        code: the number in it.
         headers: of the head, as ``start_response`` takes them.
         head_taken: True once ``take_head`` gave the head away.
         body_allowed: False for HEAD, 204 and 304 (RFC 9110 section 6.4.1): no file may be sent either.
@@ -77,20 +78,22 @@ class ResponseEvents:
         remaining: bytes that the Content-Length still promises; None without one, or where it cannot be told.
     """
 
-    __slots__ = (
-        "_app_name",
-        "_body_begun",
-        "_extensions",
-        "_head_request",
-        "body_allowed",
-        "body_ended",
-        "complete",
-        "dropped_headers",
-        "head_taken",
-        "headers",
-        "remaining",
-        "status",
-        "wants_trailers",
+    # What most responses never change stands here: setting it for each of them would cost.
+    _body_begun = False
+    status = ""
+    code = 0
+    headers: list[Any]
+    head_taken = False
+    body_allowed = True
+    body_ended = False
+    complete = False
+    wants_trailers = False
+    dropped_headers: Sequence[str] = ()
+    remaining: int | None = None
+
+    _length_name: Any = "content-length"
+    _translate: Callable[[Any], tuple[list[Any], int | None, list[str]]] = staticmethod(
+        response_headers_from_asgi
     )
 
     def __init__(self, head_request: bool, app_name: str, extensions: Container[str]) -> None:
@@ -104,16 +107,6 @@ class ResponseEvents:
         self._head_request = head_request
         self._app_name = app_name
         self._extensions = extensions
-        self._body_begun = False
-        self.status = ""
-        self.headers: list[tuple[str, str]] = []
-        self.head_taken = False
-        self.body_allowed = True
-        self.body_ended = False
-        self.complete = False
-        self.wants_trailers = False
-        self.dropped_headers: list[str] = []
-        self.remaining: int | None = None
 
     @property
     def started(self) -> bool:
@@ -131,9 +124,9 @@ class ResponseEvents:
         if self.status:
             raise self.error("sent http.response.start twice", _START_CLAUSE)
         try:
-            code = message.get("status")
+            code: Any = message.get("status")
             status = status_from_code(code)
-            native, length, dropped = response_headers_from_asgi(message.get("headers") or ())
+            headers, length, dropped = self._translate(message.get("headers") or ())
         except ApplicationProtocolError as error:
             raise self.error(
                 f"sent a malformed http.response.start: {error.args[0]}", error.clause
@@ -141,12 +134,14 @@ class ResponseEvents:
         if code in _BODILESS_STATUSES:
             self.body_allowed = False
             if code == 204:  # RFC 9110 section 8.6
-                native = [field for field in native if field[0] != "content-length"]
+                headers = [field for field in headers if field[0] != self._length_name]
         elif self._head_request:
             self.body_allowed = False
         else:
             self.remaining = length
-        self.status, self.headers, self.dropped_headers = status, native, dropped
+        self.status, self.code, self.headers = status, int(code), headers
+        if dropped:
+            self.dropped_headers = dropped
         if message.get("trailers"):
             self.wants_trailers = "http.response.trailers" in self._extensions
 
@@ -193,8 +188,8 @@ class ResponseEvents:
         event: EarlyHint | SendPath | SendFile | Trailers = translate(self, message)
         return event
 
-    def take_head(self, whole_length: int | None = None) -> tuple[str, list[tuple[str, str]]]:
-        """Give status line and headers, as ``start_response`` takes them; they are final from now on.
+    def take_head(self, whole_length: int | None = None) -> tuple[str, list[Any]]:
+        """Give status line and headers; they are final from now on.
 
         Args:
             whole_length: length of the whole body in bytes where it is known; becomes the Content-Length if the
@@ -207,7 +202,7 @@ class ResponseEvents:
             raise self.error("sent no http.response.start", _START_CLAUSE)
         self.head_taken = True
         if whole_length is not None and self.body_allowed and not self._has_length():
-            self.headers.append(("content-length", str(whole_length)))
+            self.headers.append(self._length_field(whole_length))
         return self.status, self.headers
 
     def give_back(self, size: int) -> None:
@@ -239,9 +234,12 @@ class ResponseEvents:
         """Word a mistake of the application, by its name."""
         return ApplicationProtocolError(f"{self._app_name} {mistake}", clause)
 
+    def _length_field(self, length: int) -> Any:
+        return self._length_name, str(length)
+
     def _has_length(self) -> bool:
         return self.remaining is not None or any(
-            name == "content-length" for name, _ in self.headers
+            name == self._length_name for name, _ in self.headers
         )
 
     def _bytes(self, chunk: object) -> bytes:
@@ -362,6 +360,16 @@ class ResponseEvents:
             f"sent http.response.zerocopysend whose {key} is no number of bytes: {size!r:.80}",
             f'{_EXTENSIONS_CLAUSE} "Zero Copy Send"',
         )
+
+
+class RawResponseEvents(ResponseEvents):
+    """The same, with the headers of the head as ASGI has them: pairs of ``bytes``."""
+
+    _length_name = b"content-length"
+    _translate = staticmethod(checked_response_headers)
+
+    def _length_field(self, length: int) -> Any:
+        return self._length_name, b"%d" % length
 
 
 _TRANSLATORS: Final[dict[Any, Any]] = {

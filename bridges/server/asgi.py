@@ -1,0 +1,223 @@
+"""An ASGI application in the server: one task for each request, straight on the connection.
+
+Source: ASGI HTTP specification 2.5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import ClientDisconnected
+from ..translate.response_events import EarlyHint, RawResponseEvents, SendFile, SendPath, Trailers
+from ..typing import Message
+from .exchange import Exchange
+from .files import send_descriptor, send_path
+from .head import RequestHead
+
+if TYPE_CHECKING:
+    from .http1 import Connection
+
+_log = logging.getLogger("bridges.server")
+
+# Bytes of the request body that are kept for an application that does not ask yet.
+_BODY_AHEAD_BYTES: Final = 65_536
+_STOPPING: Final = "the server is stopping"
+
+
+def _start_lazily(
+    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
+) -> asyncio.Task[None]:
+    return loop.create_task(coroutine)
+
+
+def _start_eagerly(
+    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
+) -> asyncio.Task[None]:
+    """Run a task to its first wait at once, which most applications never come to."""
+    return asyncio.Task(coroutine, loop=loop, eager_start=True)  # type: ignore[call-arg]  # from 3.12 on
+
+
+start_task: Final = _start_eagerly if sys.version_info >= (3, 12) else _start_lazily
+
+
+class ASGIExchange(Exchange):
+    """One request to an ASGI application."""
+
+    _task: asyncio.Task[None] | None = None
+    _ended = False
+    _body_given = False
+    _body_complete = False
+    _reader_gone = False
+    _called_off = False
+    _head_due = True
+    _grace: asyncio.TimerHandle | None = None
+    _chunks: list[bytes] | tuple[()] = ()
+    _unread = 0
+    _trailers: list[tuple[str, str]] | tuple[()] = ()
+
+    def __init__(self, connection: Connection, head: RequestHead) -> None:
+        super().__init__(connection, head)
+        self._scope = scope = self.scope("http")
+        state = connection.service.state
+        if state is not None:
+            scope["state"] = state.copy()
+        self._events = RawResponseEvents(
+            head.method == "HEAD", connection.service.app_name, scope["extensions"]
+        )
+        if head.length == 0:
+            self._body_complete = True
+
+    # For the connection.
+
+    def begin(self) -> None:
+        task = start_task(self._run(), self.connection.service.loop)
+        if not task.done():
+            self._task = task
+
+    def body_came(self, chunk: bytes, more: bool) -> bool:
+        if not more:
+            self._body_complete = True
+        if chunk:
+            self._chunks = [*self._chunks, chunk]
+            self._unread += len(chunk)
+        self.wake()
+        return self._unread < _BODY_AHEAD_BYTES
+
+    def client_left(self, error: ClientDisconnected) -> None:
+        if self.gone is None and not self._ended:
+            self.gone = str(error)
+            self.wake()
+            if not self.complete:
+                self._grace = self.connection.service.loop.call_later(
+                    self.connection.service.config.disconnect_grace_seconds, self._call_off
+                )
+
+    def _call_off(self) -> None:
+        if self._task is not None and not self._ended:
+            self._called_off = True
+            self._task.cancel()
+
+    def half_closed(self) -> None:
+        self._reader_gone = True
+        self.wake()
+
+    def stop(self) -> None:
+        if self.status:
+            self.half_closed()
+
+    def end_stream(self) -> None:
+        if self.status and not self.complete and self._events.remaining is None:
+            self.connection.cut(_STOPPING)
+
+    # For the application.
+
+    async def receive(self) -> Message:
+        """Give the next piece of the request body, then wait until the response is complete or the client gone."""
+        while not self._body_given:
+            if self._chunks or self._body_complete:
+                return self._next_piece()
+            if self.gone is not None or self.complete:
+                return {"type": "http.disconnect"}
+            self.connection.want_body()
+            await self.change()
+        while not (self.gone is not None or self.complete or self._reader_gone):
+            await self.change()
+        return {"type": "http.disconnect"}
+
+    def _next_piece(self) -> Message:
+        chunks, self._chunks = self._chunks, ()
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._unread = 0
+        self._body_given = self._body_complete
+        if not self._body_complete:
+            self.connection.room_for_body()
+        return {"type": "http.request", "body": body, "more_body": not self._body_complete}
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the response, waiting while the client is slower than it.
+
+        Raises:
+            ClientDisconnected: the client has left.
+            ApplicationProtocolError: the message is malformed or out of order.
+        """
+        self.check_client()
+        kind = message.get("type")
+        events = self._events
+        if kind == "http.response.body":
+            chunk = events.body(message)
+            last = events.body_ended
+            if self._head_due:
+                self._write_head(chunk, last)
+            elif chunk or last:
+                self.go_on(chunk, last, trailers=events.wants_trailers)
+            if self.connection.write_paused and not self.complete:
+                await self.drained()
+        elif kind == "http.response.start":
+            events.start(message)
+        else:
+            await self._send_extension(events.extension(message))
+
+    def _write_head(self, chunk: bytes, last: bool, whole: bool = False) -> None:
+        self._head_due = False
+        events = self._events
+        _, headers = events.take_head(len(chunk) if last and not whole else None)
+        if events.dropped_headers:
+            _log.debug(
+                "%s sent hop-by-hop headers, which are the server's: dropped %s",
+                self.connection.service.app_name,
+                ", ".join(events.dropped_headers),
+            )
+        self.start_response(events.code, headers, chunk, last and not whole, events.wants_trailers)
+
+    async def _send_extension(self, event: EarlyHint | SendPath | SendFile | Trailers) -> None:
+        if isinstance(event, EarlyHint):
+            self.write_early_hints(event.headers)
+        elif isinstance(event, Trailers):
+            self._trailers = [*self._trailers, *event.headers]
+            if self._events.complete:
+                self.write_trailers(self._trailers)
+        else:
+            await self._send_file(event)
+
+    async def _send_file(self, event: SendPath | SendFile) -> None:
+        events = self._events
+        if self._head_due:
+            self._write_head(b"", last=events.body_ended, whole=True)
+        if events.body_allowed:
+            if isinstance(event, SendPath):
+                await send_path(self, event.path, event.length)
+            else:
+                await send_descriptor(self, event.file, event.offset, event.count)
+        if events.body_ended:
+            self.go_on(b"", True, trailers=events.wants_trailers)
+
+    # The task.
+
+    async def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            await self.connection.service.app(self._scope, self.receive, self.send)
+            if not self.complete and self.gone is None:
+                self._events.finish()
+        except BaseException as error:  # nothing that an application raises may end the loop
+            failure = error
+        self._ended = True
+        self._task = None
+        if self._grace is not None:
+            self._grace.cancel()
+        if failure is not None:
+            self._report(failure)
+
+    def _report(self, failure: BaseException) -> None:
+        name = self.connection.service.app_name
+        if self.gone is not None and (isinstance(failure, ClientDisconnected) or self._called_off):
+            _log.debug("%s was ended by its client's leaving: %r", name, failure)
+        elif self.complete or self.gone is not None:
+            when = "its response was complete" if self.complete else "its client had left"
+            _log.error("%s failed after %s", name, when, exc_info=failure)
+        else:
+            self.fail(failure)

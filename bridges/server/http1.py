@@ -1,0 +1,552 @@
+"""One HTTP/1.1 connection: requests one after another, each with its exchange, and deadlines for what clients do.
+
+Source: RFC 9112.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import struct
+from typing import Any, Final
+
+from ..errors import ClientDisconnected, PeerProtocolError
+from ..translate.forwarded import Forwarded, forwarded
+from ..typing import RawHeaders
+from .bodies import ChunkedBody, SizedBody
+from .exchange import Exchange
+from .head import RequestHead
+from .response import simple_response
+from .service import Service
+
+_log = logging.getLogger("bridges.server")
+
+_BLANK: Final = b"\r\n\r\n"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Bytes of following requests that are read while one is under way.
+_READ_AHEAD_BYTES: Final = 65_536
+# What is left of a request body when its response is complete is read and dropped up to this; else the connection ends.
+_DRAIN_BYTES: Final = 65_536
+# What a client sends after it was told that nobody reads it: a reset would take its response from it.
+_LINGER_BYTES: Final = 1_048_576
+_LINGER_SECONDS: Final = 2.0
+# Less than this in its time counts as nothing.
+_PROGRESS_BYTES: Final = 1024
+# A client that has closed its side may wait for its response, or may be gone: an application that asks is told so
+# when a response that is on its way would have been there.
+_HALF_CLOSE_SECONDS: Final = 1.0
+_PIPELINED_AT_ONCE: Final = 16
+
+_EXTENSIONS_1_0: Final[dict[str, Any]] = {
+    "http.response.pathsend": {},
+    "http.response.zerocopysend": {},
+}
+_EXTENSIONS: Final = _EXTENSIONS_1_0 | {
+    "http.response.early_hint": {},
+    "http.response.trailers": {},
+}
+
+
+class Connection(asyncio.Protocol):
+    """A connection, from its first byte to its last. Everything runs on the loop.
+
+    Attributes:
+        service: that it is to.
+        transport: that it is by.
+        client: address of the other end; None on a unix socket.
+        server: address of this end; the path and None on a unix socket.
+        scheme: ``http`` or ``https``.
+        is_trusted: whether forwarded headers are believed.
+        write_paused: True while the client is slower than the response.
+        reading_deadline: when the client must have sent something; then ``expire`` is called.
+        writing_deadline: when it must have taken something.
+    """
+
+    transport: asyncio.Transport
+    client: tuple[str, int] | None = None
+    server: tuple[str, int | None] | None = None
+    scheme = "http"
+    is_trusted = False
+    write_paused = False
+    reading_deadline = math.inf
+    writing_deadline = math.inf
+    _unwritten = 0
+    _buffer = b""
+    _position = 0
+    _searched = 0
+    _exchange: Exchange | None = None
+    _body: SizedBody | ChunkedBody | None = None
+    _body_bytes = 0
+    _body_progress = 0
+    _continue_owed = False
+    _advancing = False
+    _awaits_head = True
+    _reading_paused = False
+    _closing = False
+    _lingered: int | None = None
+    _half_closed = False
+    _lost = False
+    _one_too_many = False
+    _tls: dict[str, Any] | None = None
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = transport  # type: ignore[assignment]  # uvloop's are none by inheritance
+        service = self.service
+        self._one_too_many = service.add(self)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.client = (peer[0], peer[1])
+        own = transport.get_extra_info("sockname")
+        if isinstance(own, tuple):
+            self.server = (own[0], own[1])
+        elif own:
+            self.server = (own if isinstance(own, str) else own.decode(), None)
+        self.is_trusted = service.trusted.trusts(self.client[0] if self.client else None)
+        ssl_object = transport.get_extra_info("ssl_object")
+        if ssl_object is not None:
+            self.scheme = "https"
+            self._tls = service.tls(ssl_object) if service.tls is not None else None
+        self.reading_deadline = service.in_seconds(service.config.head_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        if self._body is not None or self._lingered is not None:
+            data = self._take_rest(data)
+            if not data:
+                return
+        if self._buffer:
+            data = self._buffer[self._position :] + data
+            self._searched -= self._position
+            self._position = 0
+        self._buffer = data
+        if self._exchange is None:
+            self._advance()
+        elif len(data) >= _READ_AHEAD_BYTES:
+            self._pause_reading()
+
+    def _take_rest(self, data: bytes) -> bytes:
+        """Take more of a request that has begun; gives what came behind its end."""
+        if self._lingered is None:
+            return self._feed_body(data)
+        self._lingered += len(data)
+        if self._lingered > _LINGER_BYTES:
+            self.transport.abort()
+        return b""
+
+    def eof_received(self) -> bool:
+        """Take the end of what the client sends; tells whether the transport stays open for the rest of the answer."""
+        self._half_closed = True
+        exchange = self._exchange
+        if (
+            exchange is None
+            or self._lingered is not None
+            or self._closing
+            or self.scheme == "https"
+        ):
+            return False
+        if self._body is not None:
+            exchange.client_left(
+                ClientDisconnected("the client left before its request body was complete")
+            )
+            return False
+        self.service.loop.call_later(_HALF_CLOSE_SECONDS, exchange.half_closed)
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Take the end of the connection."""
+        self._lost = self._closing = True
+        self.reading_deadline = self.writing_deadline = math.inf
+        self.service.discard(self)
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.client_left(ClientDisconnected("the client left"))
+
+    def pause_writing(self) -> None:
+        """Learn that the client is slower than the response."""
+        self.write_paused = True
+        self.watch_writing()
+
+    def resume_writing(self) -> None:
+        """Learn that it has caught up."""
+        self.write_paused = False
+        self.unwatch_writing()
+        if self._exchange is not None:
+            self._exchange.resume_writing()
+        elif self._buffer:
+            self._advance()
+
+    # Requests.
+
+    def _advance(self) -> None:
+        """Begin the requests that are there, each once the one before has its response."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            for _ in range(_PIPELINED_AT_ONCE):
+                self._begin_next()
+                if not self._buffer or self._exchange or self._body or self._closing:
+                    return
+                if self.write_paused or self._awaits_head:
+                    return
+        finally:
+            self._advancing = False
+        self.service.loop.call_soon(self._advance)
+
+    def _begin_next(self) -> None:
+        """Begin the next request, if all of its head is there."""
+        service, buffer, begin = self.service, self._buffer, self._position
+        if buffer.startswith(b"\r\n", begin):
+            begin = self._skip_empty_lines(begin)
+        end = buffer.find(_BLANK, max(begin, self._searched - 3))
+        if end < 0:
+            self._searched = len(buffer)
+            self._await_head(buffer[begin:])
+            return
+        end += 4
+        if end == len(buffer):
+            data = buffer[begin:] if begin else buffer
+            self._forget()
+        else:
+            data = buffer[begin:end]
+            self._searched = self._position = end
+        try:
+            if len(data) > service.config.max_head_bytes:
+                raise self._too_large(data)
+            head = service.heads.parse(data)
+            if head.length:
+                self._check_body_size(head.length)
+        except PeerProtocolError as refusal:
+            self._refuse(refusal)
+        else:
+            self._begin(head)
+
+    def _skip_empty_lines(self, begin: int) -> int:
+        """Pass over what some clients send behind a body (RFC 9112 section 2.2)."""
+        while self._buffer.startswith(b"\r\n", begin):
+            begin += 2
+        self._position = begin
+        return begin
+
+    def _await_head(self, begun: bytes) -> None:
+        service = self.service
+        if not self._awaits_head:
+            self._awaits_head = True
+            self.reading_deadline = service.in_seconds(service.config.head_seconds)
+        if len(begun) > service.config.max_head_bytes:
+            self._refuse(self._too_large(begun))
+        elif begun.count(b"\n") != begun.count(b"\r\n"):
+            self._refuse(PeerProtocolError("a line ends without CR", "RFC 9112 section 2.2"))
+        else:
+            self._resume_reading()
+
+    def _forget(self) -> None:
+        self._buffer = b""
+        self._position = self._searched = 0
+
+    def _idle(self) -> None:
+        """Wait for another request."""
+        if self._half_closed or self.service.stopping:
+            self._close()
+        else:
+            self._awaits_head = False
+            self.reading_deadline = self.service.idle_deadline
+            if self._reading_paused:
+                self._resume_reading()
+
+    def _too_large(self, begun: bytes) -> PeerProtocolError:
+        line = begun.partition(b"\r\n")[0]
+        if len(line) > self.service.config.max_target_bytes:
+            return PeerProtocolError(
+                "the request target is too long", "RFC 9110 section 15.5.15", status_hint=414
+            )
+        return PeerProtocolError(
+            f"the request head is larger than {self.service.config.max_head_bytes} bytes",
+            "RFC 6585 section 5",
+            status_hint=431,
+        )
+
+    def _check_body_size(self, size: int) -> None:
+        limit = self.service.config.max_body_bytes
+        if limit is not None and size > limit:
+            raise PeerProtocolError(
+                f"the request body is larger than {limit} bytes",
+                "RFC 9110 section 15.5.14",
+                status_hint=413,
+            )
+
+    def _begin(self, head: RequestHead) -> None:
+        service = self.service
+        service.requests += 1
+        self._awaits_head = False
+        self.reading_deadline = math.inf
+        if self._one_too_many:
+            self._refuse(
+                PeerProtocolError("too many connections: try again shortly", status_hint=503)
+            )
+            return
+        exchange = self._exchange = service.make_exchange(self, head)
+        if head.length != 0:
+            self._begin_body(head)
+            if self._exchange is not exchange:
+                return  # refused by what came of the body
+        exchange.begin()
+
+    def _begin_body(self, head: RequestHead) -> None:
+        self._body_bytes = self._body_progress = 0
+        self._continue_owed = head.expects_continue
+        if head.length is None:
+            self._body = ChunkedBody(self.service.config.max_head_bytes)
+        else:
+            self._body = SizedBody(head.length)
+        came = self._buffer[self._position :]
+        self._forget()
+        if came:
+            self._buffer = self._feed_body(came)
+        elif not self._continue_owed:
+            self._expect_body()
+
+    def _expect_body(self) -> None:
+        self.reading_deadline = self.service.in_seconds(self.service.config.body_seconds)
+
+    def want_body(self) -> None:
+        """Learn that the application waits for the request body."""
+        if self._continue_owed:
+            self._continue_owed = False
+            if self._body is not None and not self._body_bytes and not self._lost:
+                self.transport.write(_CONTINUE)
+            self._expect_body()
+        self._resume_reading()
+
+    def _feed_body(self, data: bytes) -> bytes:
+        """Read the body; gives what came behind its end."""
+        body = self._body
+        assert body is not None
+        self._continue_owed = False
+        try:
+            pieces, rest = body.feed(data)
+            size = sum(map(len, pieces))
+            self._body_bytes += size
+            self._check_body_size(self._body_bytes)
+        except PeerProtocolError as refusal:
+            self._body = None
+            self._refuse_rest(refusal)
+            return b""
+        if body.complete:
+            self._body = None
+            self.reading_deadline = math.inf
+        self._count_progress(len(data), body.complete)
+        exchange = self._exchange
+        if exchange is not None:
+            if pieces or body.complete:
+                chunk = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                if not exchange.body_came(chunk, not body.complete):
+                    self._pause_for_room()
+        elif body.complete:
+            self._body_drained(rest)
+            return b""
+        return rest
+
+    def _count_progress(self, size: int, complete: bool) -> None:
+        self._body_progress += size
+        if not complete and self._body_progress >= _PROGRESS_BYTES:
+            self._body_progress = 0
+            self._expect_body()
+        elif not complete and self.reading_deadline == math.inf:
+            self._expect_body()
+
+    def _pause_for_room(self) -> None:
+        if self._body is not None:
+            self._pause_reading()
+            self.reading_deadline = math.inf
+
+    def room_for_body(self) -> None:
+        """Learn that the application takes more of the request body."""
+        if self._reading_paused and self._body is not None:
+            self._body_progress = 0
+            self._expect_body()
+            self._resume_reading()
+
+    def _body_drained(self, rest: bytes) -> None:
+        self._buffer, self._position, self._searched = rest, 0, 0
+        if rest:
+            self._advance()
+        else:
+            self._idle()
+
+    def _refuse_rest(self, refusal: PeerProtocolError) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self._close()  # it was answered long ago
+        else:
+            exchange.framing.keep_alive = False
+            exchange.refuse(refusal)
+
+    def may_keep_alive(self) -> bool:
+        """Whether the connection can go on after the request under way."""
+        if self.service.stopping or self._one_too_many:
+            return False
+        body = self._body
+        if body is None:
+            return True
+        return (
+            body.remaining is not None
+            and body.remaining <= _DRAIN_BYTES
+            and not self._continue_owed
+        )
+
+    def response_complete(self, exchange: Exchange) -> None:
+        """Learn that a response was written as a whole; the next request may begin."""
+        service = self.service
+        if service.log_access is not None:
+            service.log_access(exchange)
+        if self._exchange is not exchange:
+            return
+        self._exchange = None
+        if not exchange.framing.keep_alive or service.stopping:
+            self._close()
+        elif self._body is not None:
+            self._expect_body()
+            self._resume_reading()
+        elif self._buffer:
+            self._advance()
+        else:
+            self._idle()
+
+    # Deadlines.
+
+    def unwatch_writing(self) -> None:
+        """Let the client take its time again."""
+        self.writing_deadline = math.inf
+
+    def watch_writing(self) -> None:
+        """Cut the connection off unless the client takes something in time."""
+        self._unwritten = self.transport.get_write_buffer_size()
+        self.writing_deadline = self.service.in_seconds(self.service.config.write_seconds)
+
+    def expire(self, now: float) -> None:
+        """Look at what is late."""
+        if self.writing_deadline <= now:
+            if self._unwritten - self.transport.get_write_buffer_size() < _PROGRESS_BYTES:
+                self.cut("the client does not read")
+            else:
+                self.watch_writing()
+        elif self._closing:
+            self.transport.abort()
+        elif self._body is not None:
+            self._refuse_rest(
+                PeerProtocolError(
+                    "the request body comes too slowly",
+                    "RFC 9110 section 15.5.9",
+                    status_hint=408,
+                )
+            )
+        elif self._awaits_head and self._buffer:
+            self._refuse(
+                PeerProtocolError(
+                    "the request head comes too slowly",
+                    "RFC 9110 section 15.5.9",
+                    status_hint=408,
+                )
+            )
+        else:
+            self._close()
+
+    # The end.
+
+    def _refuse(self, refusal: PeerProtocolError) -> None:
+        """Answer in place of the application, and end the connection: where the next request begins is not known."""
+        _log.info("refused a request of %s: %s", self.client, refusal)
+        data, _ = simple_response(
+            refusal.status_hint,
+            str(refusal),
+            head_request=False,
+            http11=True,
+            keep_alive=False,
+            date=self.service.date,
+        )
+        self.transport.write(data)
+        self._close(linger=True)
+
+    def _close(self, linger: bool = False) -> None:
+        """End the connection once everything is written."""
+        if self._closing:
+            return
+        self._closing = True
+        transport = self.transport
+        self._resume_reading()
+        unread = linger or self._body is not None or bool(self._buffer)
+        self._forget()
+        self._body = None
+        if unread and not self._half_closed and transport.can_write_eof():
+            self._lingered = 0
+            transport.write_eof()
+            self.reading_deadline = self.service.in_seconds(_LINGER_SECONDS)
+        else:
+            transport.close()
+            self.reading_deadline = math.inf
+        if transport.get_write_buffer_size():
+            self.watch_writing()
+            self.reading_deadline = math.inf
+
+    def cut(self, reason: str, reset: bool = False) -> None:
+        """End the connection at once.
+
+        Args:
+            reason: for the application.
+            reset: make sure that the client does not take it for the end of the response.
+        """
+        if self._lost:
+            return
+        self._closing = True
+        exchange, self._exchange = self._exchange, None
+        if reset:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+        if exchange is not None:
+            exchange.client_left(ClientDisconnected(reason))
+
+    def stop(self) -> None:
+        """Begin no more requests; the server stops."""
+        if self._exchange is not None:
+            self._exchange.stop()
+        elif self._body is None and not self._awaits_head:
+            self._close()
+
+    def end_stream(self) -> None:
+        """End a response that has no end by itself."""
+        if self._exchange is not None:
+            self._exchange.end_stream()
+
+    # What exchanges ask.
+
+    def forwarded(self, headers: RawHeaders) -> Forwarded | None:
+        """Read what a proxy says of the request."""
+        return forwarded(headers, self.client, self.service.trusted)
+
+    def extensions(self, version: str) -> dict[str, Any]:
+        """Give the extensions of ASGI that this connection serves."""
+        extensions = (_EXTENSIONS if version == "1.1" else _EXTENSIONS_1_0).copy()
+        if self._tls is not None:
+            extensions["tls"] = self._tls
+        return extensions
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self._closing:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and not self._lost:
+            self._reading_paused = False
+            self.transport.resume_reading()

@@ -1,0 +1,152 @@
+"""What all connections of a server share: the application and where it runs, limits, the clock, the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
+
+from ..crossing.gates import open_gate
+from ..crossing.pool import ThreadPool
+from ..translate.forwarded import TrustedPeers
+from ..typing import ASGIApplication, WSGIApplication
+from ..wsgi.files import FileWrapper
+from .config import Config
+from .head import HeadParser
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+    from .head import RequestHead
+    from .http1 import Connection
+
+_log = logging.getLogger("bridges.server")
+
+_TICK_SECONDS: Final = 0.5
+
+MakeExchange = Callable[["Connection", "RequestHead"], "Exchange"]
+
+
+class Service:
+    """One application, served on one loop.
+
+    Attributes:
+        app: the application, of either kind.
+        app_name: what errors and the log call it.
+        config: what the server was told.
+        connections: those that are open.
+        state: what the application's lifespan keeps for its requests; None without one.
+        stopping: True once no new requests are to be begun.
+        date: the Date field, not older than a second.
+        now: the loop's time, not older than half a second.
+        idle_deadline: for connections that become idle now.
+        requests: begun so far.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApplication | WSGIApplication,
+        app_name: str,
+        config: Config,
+        make_exchange: MakeExchange,
+        log_access: Callable[[Exchange], object] | None = None,
+        multiprocess: bool = False,
+    ) -> None:
+        """Prepare it; on the loop."""
+        self.app: Any = app
+        self.app_name = app_name
+        self.config = config
+        self.make_exchange = make_exchange
+        self.log_access = log_access
+        self.loop = asyncio.get_running_loop()
+        self.gate = open_gate()
+        self.heads = HeadParser(config.max_target_bytes, config.max_fields)
+        self.trusted = TrustedPeers(config.forwarded_allow_ips)
+        self.pool = ThreadPool(
+            config.threads, max_queue=config.max_queue, queue_seconds=config.queue_seconds
+        )
+        self.base_environ: dict[str, Any] = {
+            "wsgi.version": (1, 0),
+            "wsgi.multithread": config.threads > 1,
+            "wsgi.multiprocess": multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+        self.connections: set[Connection] = set()
+        self.state: dict[str, Any] | None = None
+        self.tls: Callable[[Any], dict[str, Any]] | None = None
+        self.stopping = False
+        self.requests = 0
+        self._quiet: asyncio.Future[None] | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._tick()
+
+    def _tick(self) -> None:
+        """Read the clock, and let connections look at their deadlines: one timer for all of them."""
+        self.now = now = self.loop.time()
+        self.date = f"date: {formatdate(usegmt=True)}\r\n".encode("ascii")
+        self.idle_deadline = self.in_seconds(self.config.keep_alive_seconds)
+        late = [
+            each
+            for each in self.connections
+            if each.reading_deadline <= now or each.writing_deadline <= now
+        ]
+        for connection in late:
+            connection.expire(now)
+        self._ticker = self.loop.call_later(_TICK_SECONDS, self._tick)
+
+    def in_seconds(self, seconds: float) -> float:
+        """Give the time by the loop's clock at which so many seconds will surely have passed."""
+        return self.now + seconds + _TICK_SECONDS if seconds < math.inf else math.inf
+
+    def add(self, connection: Connection) -> bool:
+        """Count a connection in; tells whether it is one too many."""
+        self.connections.add(connection)
+        limit = self.config.max_connections
+        return limit is not None and len(self.connections) > limit
+
+    def discard(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self.connections.discard(connection)
+        if self._quiet is not None and not self.connections and not self._quiet.done():
+            self._quiet.set_result(None)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no new requests, and let those under way end, for ``seconds`` at most; then cut them off.
+
+        Streams are told at once that nobody listens any more; those that do not end by themselves lose their client
+        after half of the time.
+        """
+        self.stopping = True
+        for connection in list(self.connections):
+            connection.stop()
+        half = self.loop.call_later(seconds / 2, self._end_streams)
+        await self._until_quiet(seconds)
+        half.cancel()
+        if self.connections:
+            _log.warning("%d connections were cut off at the stop", len(self.connections))
+            for connection in list(self.connections):
+                connection.cut("the server has stopped")
+            await self._until_quiet(self.config.disconnect_grace_seconds + 1.0)
+
+    def _end_streams(self) -> None:
+        for connection in list(self.connections):
+            connection.end_stream()
+
+    async def _until_quiet(self, seconds: float) -> None:
+        if self.connections:
+            self._quiet = self.loop.create_future()
+            await asyncio.wait([self._quiet], timeout=seconds)
+            self._quiet = None
+
+    def close(self) -> None:
+        """Stop the clock; on the loop."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        close_gate = getattr(self.gate, "close", None)
+        if close_gate is not None:
+            close_gate()

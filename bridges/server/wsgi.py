@@ -1,0 +1,267 @@
+"""A WSGI application in the server: from the connection to a thread of the pool and back, with no task between.
+
+The call itself is ``wsgi/call.py``, as in ``WSGIToASGI``; this is the loop's side of it.
+
+Source: PEP 3333.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import sys
+from typing import TYPE_CHECKING, Final
+
+from ..crossing.gates import copy_context_for_thread
+from ..crossing.pipes import LoopToThread, ThreadToLoop
+from ..crossing.pool import Ticket
+from ..errors import ClientDisconnected, PeerProtocolError, PoolClosed, PoolSaturated
+from ..translate.environ import environ_from_scope
+from ..typing import Environ, Message
+from ..wsgi.body import BodyReader
+from ..wsgi.call import Call, Item, Note
+from .exchange import Exchange
+from .files import send_descriptor
+from .head import RequestHead
+
+if TYPE_CHECKING:
+    from .http1 import Connection
+
+_log = logging.getLogger("bridges.server")
+
+# A body that is announced as no more is collected before a thread is taken for it.
+_SMALL_BODY_BYTES: Final = 65_536
+_READER_BYTES: Final = 65_536
+_JOIN_BYTES: Final = 65_536
+_BUSY: Final = "the server is too busy or shutting down: try again shortly"
+
+
+class WSGIExchange(Exchange):
+    """One request to a WSGI application."""
+
+    _ticket: Ticket | None = None
+    _call: Call | None = None
+    _body: LoopToThread | None = None
+    _refused_chunk: bytes | None = None
+    _body_complete = False
+    _pending_head: Message | None = None
+    _ended = False
+    _task: asyncio.Task[None] | None = None
+
+    def __init__(self, connection: Connection, head: RequestHead) -> None:
+        super().__init__(connection, head)
+        service = connection.service
+        self._environ: Environ = {}
+        self._chunks: list[bytes] = []
+        self._pipe: ThreadToLoop[Item] = ThreadToLoop(
+            service.gate, service.config.buffer_bytes, self._pump
+        )
+        length = head.length
+        if length == 0:
+            self._body_complete = True
+        elif length is None or length > _SMALL_BODY_BYTES or head.expects_continue:
+            self._body = LoopToThread(
+                service.gate, service.config.buffer_bytes, on_room=self._offer_again
+            )
+
+    # For the connection.
+
+    def begin(self) -> None:
+        try:
+            self._environ, _ = environ_from_scope(
+                self.scope("http"), self.connection.service.base_environ
+            )
+        except PeerProtocolError as refusal:
+            self.answer(refusal.status_hint, str(refusal))
+            return
+        if self._body is not None or self._body_complete:
+            self._submit()
+
+    def body_came(self, chunk: bytes, more: bool) -> bool:
+        body = self._body
+        if body is None:
+            self._chunks.append(chunk)
+            if not more:
+                self._body_complete = True
+                if self._environ:
+                    self._submit()
+            return True
+        room = body.offer(chunk)
+        if not room:
+            self._refused_chunk = chunk
+            self._body_complete = not more
+        elif not more:
+            body.end()
+        return room
+
+    def _offer_again(self) -> None:
+        """Go on with the body, now that the application has read some of it."""
+        chunk, self._refused_chunk = self._refused_chunk, None
+        if chunk is None or self._body is None:
+            return
+        if not self._body.offer(chunk):
+            self._refused_chunk = chunk
+        elif self._body_complete:
+            self._body.end()
+        else:
+            self.connection.room_for_body()
+
+    def _submit(self) -> None:
+        environ = self._environ
+        environ["wsgi.errors"] = sys.stderr
+        body = self._body
+        if body is None:
+            environ["wsgi.input"] = io.BytesIO(b"".join(self._chunks))
+        else:
+            environ["wsgi.input"] = io.BufferedReader(BodyReader(self._take_body), _READER_BYTES)
+        service = self.connection.service
+        self._call = call = Call(
+            service.app,
+            service.app_name,
+            environ,
+            self._pipe,
+            service.gate,
+            copy_context_for_thread(),
+        )
+        try:
+            self._ticket, free = service.pool.submit(call)
+        except (PoolSaturated, PoolClosed):
+            self._give_up()
+            return
+        seconds = service.pool.queue_seconds
+        if not free and seconds is not None:
+            service.loop.call_later(seconds, self._expire)
+
+    def _take_body(self) -> bytes:
+        """Take the next piece of the body; in the thread."""
+        assert self._body is not None
+        if self.head.expects_continue:
+            self.connection.service.gate.ring(self.connection.want_body)
+        return self._body.take()
+
+    def _expire(self) -> None:
+        """Give up a request that has waited for a thread for too long."""
+        if self._ticket is not None and self.connection.service.pool.withdraw(self._ticket):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._ended = True
+        if self.gone is None:
+            self.answer(503, _BUSY)
+
+    def client_left(self, error: ClientDisconnected) -> None:
+        if self.gone is None:
+            self.gone = str(error)
+            self._pipe.close(error)
+            if self._body is not None:
+                self._body.fail(error)
+            if self._ticket is not None and self.connection.service.pool.withdraw(self._ticket):
+                self._ended = True
+            self.wake()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._pump()
+
+    # The response.
+
+    def _pump(self) -> None:
+        """Write what the thread has for the client, as long as that takes it."""
+        connection = self.connection
+        while not (self._ended or connection.write_paused or self._task is not None):
+            items, ended = self._pipe.take_now()
+            if items and self.gone is None:
+                self._write(items)
+            if ended:
+                self._ended = True
+                if self._task is None:
+                    self._conclude()
+            elif not items:
+                return
+
+    def _write(self, items: list[Item]) -> None:
+        """Write a batch, joining neighbouring chunks."""
+        chunks: list[bytes] = []
+        size = 0
+        for position, item in enumerate(items):
+            if isinstance(item, bytes):
+                if chunks and size + len(item) > _JOIN_BYTES:
+                    self._write_body(chunks, False)
+                    size = 0
+                chunks.append(item)
+                size += len(item)
+            elif item is Note.END_OF_BODY:
+                self._write_body(chunks, True)
+            elif not isinstance(item, Note):
+                if chunks:
+                    self._write_body(chunks, False)
+                if self._write_message(item, items[position + 1 :]):
+                    return
+        if chunks:
+            self._write_body(chunks, False)
+
+    def _write_body(self, chunks: list[bytes], last: bool) -> None:
+        """Write chunks as one, behind the head if that is due, and forget them."""
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        head, self._pending_head = self._pending_head, None
+        if head is None:
+            self.go_on(body, last, self._trailers)
+        else:
+            self._trailers = head.get("trailers", False)
+            self.start_response(head["status"], head["headers"], body, last, self._trailers)
+
+    _trailers = False
+
+    def _write_message(self, message: Message, rest: list[Item]) -> bool:
+        """Write a message that is no piece of the body; tells whether the rest of the batch is left to a task."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._pending_head = message
+        elif kind == "http.response.early_hint":
+            self.write_early_hints([("link", link.decode("latin-1")) for link in message["links"]])
+        elif kind == "http.response.trailers":
+            self.write_trailers(
+                [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message["headers"]]
+            )
+        else:
+            self._task = self.connection.service.loop.create_task(self._send_file(message, rest))
+            return True
+        return False
+
+    async def _send_file(self, message: Message, rest: list[Item]) -> None:
+        """Send a file, which is the whole body."""
+        try:
+            if self._pending_head is not None:
+                head, self._pending_head = self._pending_head, None
+                self.start_response(head["status"], head["headers"], b"", False)
+            await send_descriptor(self, message["file"], message["offset"], message["count"])
+            self.go_on(b"", True)
+        except ClientDisconnected:
+            _log.debug("the client left in the middle of a file")
+        except Exception as error:
+            self.fail(error)
+        self._task = None
+        if self._ended:
+            self._conclude()
+        else:
+            self._pump()
+
+    def _conclude(self) -> None:
+        """Take the end of the call."""
+        failure, self._pipe.failure = self._pipe.failure, None
+        if failure is None:
+            if not self.complete and self.gone is None:
+                self._write_body([], True)
+        elif self.gone is not None or self.complete:
+            _log.error(
+                "%s failed after its request had ended",
+                self.connection.service.app_name,
+                exc_info=failure,
+            )
+        elif isinstance(failure, PoolClosed):
+            self._give_up()
+        else:
+            self.fail(failure)
+        del failure
