@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ClientDisconnected, PeerProtocolError
@@ -205,7 +206,14 @@ class Exchange(ABC):
         if self._waiting:
             self.wake()
 
-    def answer(self, status: int, sentence: str, *, keep_alive: bool = True) -> None:
+    def answer(
+        self,
+        status: int,
+        sentence: str,
+        *,
+        keep_alive: bool = True,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
         """Answer in the application's stead."""
         self.status = status
         self.sent = len(sentence) + 1
@@ -216,6 +224,7 @@ class Exchange(ABC):
             http11=self.head.version == "1.1",
             keep_alive=keep_alive and self.framing.keep_alive and self.connection.may_keep_alive(),
             date=self.connection.service.date,
+            more_headers=headers,
         )
         self.connection.transport.write(data)
         self.finish()

@@ -10,16 +10,20 @@ import logging
 import math
 import socket
 import struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ClientDisconnected, PeerProtocolError
 from ..translate.forwarded import Forwarded, forwarded
-from ..typing import RawHeaders
+from ..typing import Environ, RawHeaders
 from .bodies import ChunkedBody, SizedBody
+from .environ import connection_environ
 from .exchange import Exchange
 from .head import RequestHead
 from .response import simple_response
 from .service import Service
+
+if TYPE_CHECKING:
+    from .websocket import WebSocketExchange
 
 _log = logging.getLogger("bridges.server")
 
@@ -58,7 +62,9 @@ class Connection(asyncio.Protocol):
         client: address of the other end; None on a unix socket.
         server: address of this end; the path and None on a unix socket.
         scheme: ``http`` or ``https``.
+        tls: the extension of that name, on a connection with TLS.
         is_trusted: whether forwarded headers are believed.
+        reads_paused: True while what the client sends is left to wait.
         write_paused: True while the client is slower than the response.
         reading_deadline: when the client must have sent something; then ``expire`` is called.
         writing_deadline: when it must have taken something.
@@ -83,13 +89,15 @@ class Connection(asyncio.Protocol):
     _continue_owed = False
     _advancing = False
     _awaits_head = True
-    _reading_paused = False
+    reads_paused = False
     _closing = False
     _lingered: int | None = None
     _half_closed = False
     _lost = False
     _one_too_many = False
-    _tls: dict[str, Any] | None = None
+    _upgraded: WebSocketExchange | None = None
+    tls: dict[str, Any] | None = None
+    _environ: Environ | None = None
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -113,12 +121,12 @@ class Connection(asyncio.Protocol):
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             self.scheme = "https"
-            self._tls = service.tls(ssl_object) if service.tls is not None else None
+            self.tls = service.tls(ssl_object) if service.tls is not None else None
         self.reading_deadline = service.in_seconds(service.config.head_seconds)
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
-        if self._body is not None or self._lingered is not None:
+        if self._body is not None or self._lingered is not None or self._upgraded is not None:
             data = self._take_rest(data)
             if not data:
                 return
@@ -130,12 +138,15 @@ class Connection(asyncio.Protocol):
         if self._exchange is None:
             self._advance()
         elif len(data) >= _READ_AHEAD_BYTES:
-            self._pause_reading()
+            self.pause_reading()
 
     def _take_rest(self, data: bytes) -> bytes:
         """Take more of a request that has begun; gives what came behind its end."""
         if self._lingered is None:
-            return self._feed_body(data)
+            if self._upgraded is None:
+                return self._feed_body(data)
+            self._upgraded.data_came(data)
+            return b""
         self._lingered += len(data)
         if self._lingered > _LINGER_BYTES:
             self.transport.abort()
@@ -246,7 +257,7 @@ class Connection(asyncio.Protocol):
         elif begun.count(b"\n") != begun.count(b"\r\n"):
             self._refuse(PeerProtocolError("a line ends without CR", "RFC 9112 section 2.2"))
         else:
-            self._resume_reading()
+            self.read_on()
 
     def _forget(self) -> None:
         self._buffer = b""
@@ -259,8 +270,8 @@ class Connection(asyncio.Protocol):
         else:
             self._awaits_head = False
             self.reading_deadline = self.service.idle_deadline
-            if self._reading_paused:
-                self._resume_reading()
+            if self.reads_paused:
+                self.read_on()
 
     def _too_large(self, begun: bytes) -> PeerProtocolError:
         line = begun.partition(b"\r\n")[0]
@@ -293,7 +304,10 @@ class Connection(asyncio.Protocol):
                 PeerProtocolError("too many connections: try again shortly", status_hint=503)
             )
             return
-        exchange = self._exchange = service.make_exchange(self, head)
+        make = service.make_exchange
+        if head.upgrade and service.make_websocket is not None:
+            make = service.make_websocket
+        exchange = self._exchange = make(self, head)
         if head.length != 0:
             self._begin_body(head)
             if self._exchange is not exchange:
@@ -324,7 +338,7 @@ class Connection(asyncio.Protocol):
             if self._body is not None and not self._body_bytes and not self._lost:
                 self.transport.write(_CONTINUE)
             self._expect_body()
-        self._resume_reading()
+        self.read_on()
 
     def _feed_body(self, data: bytes) -> bytes:
         """Read the body; gives what came behind its end."""
@@ -365,15 +379,15 @@ class Connection(asyncio.Protocol):
 
     def _pause_for_room(self) -> None:
         if self._body is not None:
-            self._pause_reading()
+            self.pause_reading()
             self.reading_deadline = math.inf
 
     def room_for_body(self) -> None:
         """Learn that the application takes more of the request body."""
-        if self._reading_paused and self._body is not None:
+        if self.reads_paused and self._body is not None:
             self._body_progress = 0
             self._expect_body()
-            self._resume_reading()
+            self.read_on()
 
     def _body_drained(self, rest: bytes) -> None:
         self._buffer, self._position, self._searched = rest, 0, 0
@@ -415,11 +429,25 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self._body is not None:
             self._expect_body()
-            self._resume_reading()
+            self.read_on()
         elif self._buffer:
             self._advance()
         else:
             self._idle()
+
+    # Websockets.
+
+    def upgrade(self, exchange: WebSocketExchange) -> None:
+        """Give what comes from now on to a websocket."""
+        self._upgraded = exchange
+        came = self._buffer[self._position :]
+        self._forget()
+        if came:
+            exchange.data_came(came)
+
+    def end_upgraded(self, linger: bool = False) -> None:
+        """End the connection of a websocket."""
+        self._close(linger)
 
     # Deadlines.
 
@@ -439,6 +467,8 @@ class Connection(asyncio.Protocol):
                 self.cut("the client does not read")
             else:
                 self.watch_writing()
+        elif self._upgraded is not None and not self._closing:
+            self._upgraded.expire()
         elif self._closing:
             self.transport.abort()
         elif self._body is not None:
@@ -482,7 +512,7 @@ class Connection(asyncio.Protocol):
             return
         self._closing = True
         transport = self.transport
-        self._resume_reading()
+        self.read_on()
         unread = linger or self._body is not None or bool(self._buffer)
         self._forget()
         self._body = None
@@ -534,19 +564,28 @@ class Connection(asyncio.Protocol):
         """Read what a proxy says of the request."""
         return forwarded(headers, self.client, self.service.trusted)
 
+    def environ(self) -> Environ:
+        """Give what is the same in the environ of all requests of this connection; not to be changed."""
+        if self._environ is None:
+            service = self.service
+            self._environ = connection_environ(self, service.base_environ, service.config.root_path)
+        return self._environ
+
     def extensions(self, version: str) -> dict[str, Any]:
         """Give the extensions of ASGI that this connection serves."""
         extensions = (_EXTENSIONS if version == "1.1" else _EXTENSIONS_1_0).copy()
-        if self._tls is not None:
-            extensions["tls"] = self._tls
+        if self.tls is not None:
+            extensions["tls"] = self.tls
         return extensions
 
-    def _pause_reading(self) -> None:
-        if not self._reading_paused and not self._closing:
-            self._reading_paused = True
+    def pause_reading(self) -> None:
+        """Let the client wait."""
+        if not self.reads_paused and not self._closing:
+            self.reads_paused = True
             self.transport.pause_reading()
 
-    def _resume_reading(self) -> None:
-        if self._reading_paused and not self._lost:
-            self._reading_paused = False
+    def read_on(self) -> None:
+        """Read on, if that was paused."""
+        if self.reads_paused and not self._lost:
+            self.reads_paused = False
             self.transport.resume_reading()

@@ -116,7 +116,14 @@ def encode_fields(fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 def simple_response(
-    status: int, sentence: str, *, head_request: bool, http11: bool, keep_alive: bool, date: bytes
+    status: int,
+    sentence: str,
+    *,
+    head_request: bool,
+    http11: bool,
+    keep_alive: bool,
+    date: bytes,
+    more_headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> tuple[bytes, bool]:
     """Encode a response that the server gives by itself: a sentence in plain text.
 
@@ -127,6 +134,7 @@ def simple_response(
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(body)),
+        *more_headers,
     ]
     if status == 503:
         headers.append((b"retry-after", b"1"))

@@ -26,6 +26,7 @@ from .http1 import Connection
 from .service import Service
 from .sockets import Listeners, open_sockets
 from .tls import make_context, server_certificate, tls_extension
+from .websocket import WebSocketExchange
 from .wsgi import WSGIExchange
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class Server:
             self._app_name,
             config,
             WSGIExchange if is_wsgi else ASGIExchange,
+            None if is_wsgi else WebSocketExchange,
             self._log_access,
             self._multiprocess,
         )

@@ -51,6 +51,7 @@ class Service:
         app_name: str,
         config: Config,
         make_exchange: MakeExchange,
+        make_websocket: MakeExchange | None = None,
         log_access: Callable[[Exchange], object] | None = None,
         multiprocess: bool = False,
     ) -> None:
@@ -59,6 +60,7 @@ class Service:
         self.app_name = app_name
         self.config = config
         self.make_exchange = make_exchange
+        self.make_websocket = make_websocket
         self.log_access = log_access
         self.loop = asyncio.get_running_loop()
         self.gate = open_gate()

@@ -176,7 +176,7 @@ def tls_extension(tls: TLSObject, server_cert: str | None) -> dict[str, Any]:
 
     Returns:
         All six keys. ``client_cert_chain`` has the client's own certificate, and from Python 3.13 on the
-        intermediate ones that it sent, as far as they lead to an authority.
+        others that it sent, as far as they lead to an authority.
 
     Source:
         ASGI TLS extension 0.2.
@@ -199,8 +199,8 @@ def _client_chain(tls: TLSObject) -> list[bytes]:
         return []
     if sys.version_info < (3, 13):
         return [own]
-    # What was sent may hold unrelated certificates, and what was verified ends with the authority's own. A resumed
-    # session has the client's certificate alone.
+    # What was sent may hold unrelated certificates, and what was verified some that the server has itself. A resumed
+    # session has the client's own alone.
     sent = set(tls.get_unverified_chain())
     return [own, *itertools.takewhile(sent.__contains__, tls.get_verified_chain()[1:])]
 

@@ -17,10 +17,10 @@ from ..crossing.gates import copy_context_for_thread
 from ..crossing.pipes import LoopToThread, ThreadToLoop
 from ..crossing.pool import Ticket
 from ..errors import ClientDisconnected, PeerProtocolError, PoolClosed, PoolSaturated
-from ..translate.environ import environ_from_scope
 from ..typing import Environ, Message
 from ..wsgi.body import BodyReader
 from ..wsgi.call import Call, Item, Note
+from .environ import add_forwarded, request_environ
 from .exchange import Exchange
 from .files import send_descriptor
 from .head import RequestHead
@@ -69,12 +69,15 @@ class WSGIExchange(Exchange):
 
     def begin(self) -> None:
         try:
-            self._environ, _ = environ_from_scope(
-                self.scope("http"), self.connection.service.base_environ
-            )
+            self._environ = environ = request_environ(self.head, self.connection.environ())
         except PeerProtocolError as refusal:
             self.answer(refusal.status_hint, str(refusal))
             return
+        if self.head.forwarded and self.connection.is_trusted:
+            forwarded = self.connection.forwarded(self.head.headers)
+            if forwarded is not None:
+                self.client = forwarded.client
+                add_forwarded(environ, forwarded)
         if self._body is not None or self._body_complete:
             self._submit()
 
@@ -123,6 +126,7 @@ class WSGIExchange(Exchange):
             self._pipe,
             service.gate,
             copy_context_for_thread(),
+            self.connection.extensions(self.head.version),
         )
         try:
             self._ticket, free = service.pool.submit(call)

@@ -242,7 +242,9 @@ def _values_backwards(text: bytes) -> list[bytes]:
 
 
 def _value_at(fields: dict[bytes, bytes], name: bytes, distance: int) -> bytes:
-    values = _values_backwards(fields.get(name, b""))
+    if name not in fields:
+        return b""
+    values = _values_backwards(fields[name])
     if distance < len(values):
         return values[distance]
     return values[0] if values else b""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Final, TypeAlias
 
@@ -60,6 +60,7 @@ class Call:
         pipe: ThreadToLoop[Item],
         gate: Gate,
         context: Context,
+        extensions: Mapping[str, Any],
     ) -> None:
         """Prepare a call; on the loop.
 
@@ -70,6 +71,7 @@ class Call:
             pipe: takes the response.
             gate: of the loop that asked.
             context: covers the call, the iteration and ``close``.
+            extensions: of ASGI that whoever takes the response offers.
         """
         self._app = app
         self._app_name = app_name
@@ -78,11 +80,11 @@ class Call:
         self._gate = gate
         self._context = context
         self._state = ResponseState(environ["REQUEST_METHOD"] == "HEAD", app_name)
-        self._extensions: dict[str, Any] = environ["asgi.scope"].get("extensions") or {}
+        self._extensions = extensions
         environ["bridges.client_disconnected"] = self.client_disconnected
-        if _EARLY_HINT in self._extensions:
+        if _EARLY_HINT in extensions:
             environ["wsgi.early_hints"] = self.early_hints
-        if _TRAILERS in self._extensions:
+        if _TRAILERS in extensions:
             environ["bridges.trailers"] = self.set_trailers
 
     def run(self) -> None:

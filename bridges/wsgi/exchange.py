@@ -67,7 +67,10 @@ class Exchange:
         self._buffer_bytes = buffer_bytes
         self._gate = gate = current_gate()
         self._pipe: ThreadToLoop[Item] = ThreadToLoop(gate, buffer_bytes)
-        self._call = Call(app, app_name, environ, self._pipe, gate, copy_context_for_thread())
+        extensions = environ["asgi.scope"].get("extensions") or {}
+        self._call = Call(
+            app, app_name, environ, self._pipe, gate, copy_context_for_thread(), extensions
+        )
 
     def stream_body(self, environ: Environ, begun: list[bytes], meter: BodyMeter) -> None:
         """Give the application a body that is received while it reads.

@@ -1,0 +1,307 @@
+"""A websocket of an ASGI application in the server.
+
+The frames are ``websocket/framing.py``, the order of the application's messages ``websocket/asgi.py``; this is what is
+between them and the connection: reading no faster than the application, pings, deadlines, both ends of the close.
+
+Source: RFC 6455; ASGI WebSocket specification 2.5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import ApplicationProtocolError, ClientDisconnected, PeerProtocolError
+from ..translate.response_events import RawResponseEvents
+from ..typing import Message
+from ..websocket.asgi import DENIAL_EXTENSION, WebSocketMessages, received
+from ..websocket.framing import ABNORMAL_CLOSURE, GOING_AWAY, Close, Failure, Framing, Ping, Pong
+from ..websocket.handshake import UPGRADE_REQUIRED_HEADERS, Handshake, handshake
+from .asgi import start_task
+from .exchange import Exchange
+from .head import RequestHead
+
+if TYPE_CHECKING:
+    from .http1 import Connection
+
+_log = logging.getLogger("bridges.server")
+
+# What waits for an application that does not ask: past either, nothing more is read.
+_AHEAD_BYTES: Final = 65_536
+_AHEAD_MESSAGES: Final = 64
+_UPGRADE_REQUIRED: Final = (*UPGRADE_REQUIRED_HEADERS, (b"connection", b"upgrade"))
+_SCHEMES: Final = {"http": "ws", "https": "wss"}
+
+
+class WebSocketExchange(Exchange):
+    """A request for a websocket, and what becomes of it."""
+
+    _handshake: Handshake
+    _messages: WebSocketMessages
+    _task: asyncio.Task[None] | None = None
+    _grace: asyncio.TimerHandle | None = None
+    _connect_given = False
+    _awaits_pong = False
+    _called_off = False
+    _ended = False
+    _waiting_bytes = 0
+    _disconnect: Message | None = None
+    _denial_due = True
+
+    def __init__(self, connection: Connection, head: RequestHead) -> None:
+        super().__init__(connection, head)
+        self._queue: deque[str | bytes] = deque()
+        self._denial = RawResponseEvents(False, connection.service.app_name, ())
+
+    @property
+    def _framing(self) -> Framing | None:
+        return self._messages.framing
+
+    # For the connection.
+
+    def begin(self) -> None:
+        head, service = self.head, self.connection.service
+        try:
+            self._handshake = handshake(head.method, head.version, head.headers)
+        except PeerProtocolError as refusal:
+            more = _UPGRADE_REQUIRED if refusal.status_hint == 426 else ()
+            self.answer(refusal.status_hint, str(refusal), headers=more)
+            return
+        config = service.config
+        self._messages = WebSocketMessages(
+            self._handshake,
+            service.app_name,
+            max_bytes=config.websocket_max_bytes,
+            deflate=config.websocket_deflate,
+        )
+        task = start_task(self._run(self._make_scope()), service.loop)
+        if not task.done():
+            self._task = task
+
+    def _make_scope(self) -> dict[str, Any]:
+        scope = self.scope("websocket")
+        del scope["method"]
+        scope["scheme"] = _SCHEMES[scope["scheme"]]
+        scope["subprotocols"] = self._handshake.subprotocols
+        extensions: dict[str, Any] = {DENIAL_EXTENSION: {}}
+        if self.connection.tls is not None:
+            extensions["tls"] = self.connection.tls
+        scope["extensions"] = extensions
+        state = self.connection.service.state
+        if state is not None:
+            scope["state"] = state.copy()
+        return scope
+
+    def body_came(self, chunk: bytes, more: bool) -> bool:
+        return True  # a request for a websocket has none
+
+    def data_came(self, data: bytes) -> None:
+        """Take what came on the upgraded connection."""
+        framing = self._framing
+        assert framing is not None  # the connection is upgraded by what accepts
+        framing.receive_data(data)
+        self._sign_of_life()
+        self._read_frames(framing)
+
+    def _sign_of_life(self) -> None:
+        framing = self._framing
+        if framing is None or framing.close_sent:
+            return
+        self._awaits_pong = False
+        service = self.connection.service
+        seconds = service.config.websocket_ping_seconds
+        self.connection.reading_deadline = (
+            math.inf if seconds is None else service.in_seconds(seconds)
+        )
+
+    def _read_frames(self, framing: Framing) -> None:
+        """Read as far as the application may be behind."""
+        while self._waiting_bytes < _AHEAD_BYTES and len(self._queue) < _AHEAD_MESSAGES:
+            event = framing.next_event()
+            if event is None:
+                self.connection.read_on()
+                return
+            if isinstance(event, str | bytes):
+                self._queue.append(event)
+                self._waiting_bytes += len(event)
+                self.wake()
+            elif isinstance(event, Ping):
+                self.connection.transport.write(event.pong)
+            elif not isinstance(event, Pong):
+                self._end_of_client(framing, event)
+                return
+        # The pong that would come cannot be seen now.
+        self.connection.reading_deadline = math.inf
+        self.connection.pause_reading()
+
+    def _end_of_client(self, framing: Framing, event: Close | Failure) -> None:
+        if not framing.close_sent:
+            reason = event.reason if isinstance(event, Failure) else ""
+            self.connection.transport.write(framing.close(event.code, reason))
+        self._lose(event.code, event.reason)
+        self.connection.end_upgraded(linger=isinstance(event, Failure))
+
+    def client_left(self, error: ClientDisconnected) -> None:
+        if self.gone is None:
+            self.gone = str(error)
+            if not self._ended:
+                self._lose(ABNORMAL_CLOSURE, "")
+            self._log_access()
+
+    def _lose(self, code: int, reason: str) -> None:
+        """Tell the application that its client has left, and call it off if it does not end then."""
+        if self._disconnect is None:
+            self._disconnect = self._messages.disconnect(code, reason)
+            self.wake()
+            if self._task is not None:
+                service = self.connection.service
+                self._grace = service.loop.call_later(
+                    service.config.disconnect_grace_seconds, self._call_off
+                )
+
+    def _call_off(self) -> None:
+        if self._task is not None:
+            self._called_off = True
+            self._task.cancel()
+
+    def expire(self) -> None:
+        """Learn that the connection's deadline has passed: send a ping, or give the client up."""
+        framing = self._framing
+        if framing is None or framing.close_sent or self._awaits_pong:
+            self.connection.cut("the client does not answer")
+            return
+        self._awaits_pong = True
+        self.connection.transport.write(framing.ping())
+        service = self.connection.service
+        self.connection.reading_deadline = service.in_seconds(service.config.websocket_pong_seconds)
+
+    def stop(self) -> None:
+        framing = self._framing
+        if framing is not None and not framing.close_sent:
+            self._close(framing.close(GOING_AWAY, "the server is stopping"))
+        if self._framing is not None:
+            self._lose(GOING_AWAY, "the server is stopping")
+
+    # For the application.
+
+    async def receive(self) -> Message:
+        """Give ``websocket.connect``, then the messages of the client, then its leaving."""
+        if not self._connect_given:
+            self._connect_given = True
+            return {"type": "websocket.connect"}
+        while not self._queue:
+            if self._disconnect is not None:
+                return self._disconnect
+            await self.change()
+        message = self._queue.popleft()
+        self._waiting_bytes -= len(message)
+        framing = self._framing
+        if framing is not None and self._disconnect is None and self.connection.reads_paused:
+            self._sign_of_life()
+            self._read_frames(framing)
+        return received(message)
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the application, waiting while the client is slower than it.
+
+        Raises:
+            ClientDisconnected: the client has left.
+            ApplicationProtocolError: the message is malformed or out of order.
+        """
+        messages = self._messages
+        connecting = messages.framing is None
+        output = messages.send(message)
+        if isinstance(output, bytes):
+            if connecting:
+                self._accept(output)
+            elif messages.state == "closed":
+                self._close(output)
+            else:
+                self.sent += len(output)
+                self.connection.transport.write(output)
+        else:
+            for each in output:
+                self._answer_instead(each)
+        if self.connection.write_paused and self.gone is None:
+            await self._drained_or_gone()
+
+    async def _drained_or_gone(self) -> None:
+        while self.connection.write_paused and self.gone is None:
+            await self.change()
+
+    def _accept(self, head: bytes) -> None:
+        self.status = 101
+        self.connection.transport.write(head)
+        self._sign_of_life()
+        self.connection.upgrade(self)
+
+    def _close(self, frame: bytes) -> None:
+        """Begin the closing handshake; the client's part of it has its own time limit."""
+        if self.gone is not None:
+            return
+        connection, service = self.connection, self.connection.service
+        connection.transport.write(frame)
+        framing = self._framing
+        if framing is not None and framing.over:
+            connection.end_upgraded()
+            return
+        connection.reading_deadline = service.in_seconds(service.config.websocket_close_seconds)
+        self._queue.clear()
+        self._waiting_bytes = 0
+        if framing is not None:
+            self._read_frames(framing)
+
+    def _answer_instead(self, message: Message) -> None:
+        """Answer with a response instead of a websocket."""
+        denial = self._denial
+        if message["type"] == "http.response.start":
+            denial.start(message)
+            return
+        chunk = denial.body(message)
+        last = denial.complete
+        if self._denial_due:
+            self._denial_due = False
+            _, headers = denial.take_head(len(chunk) if last else None)
+            self.start_response(denial.code, headers, chunk, last)
+        else:
+            self.go_on(chunk, last)
+
+    # The task.
+
+    async def _run(self, scope: dict[str, Any]) -> None:
+        failure: BaseException | None = None
+        try:
+            await self.connection.service.app(scope, self.receive, self.send)
+        except BaseException as error:  # nothing that an application raises may end the loop
+            failure = error
+        self._ended = True
+        self._task = None
+        if self._grace is not None:
+            self._grace.cancel()
+        try:
+            frame = self._messages.finish(failed=failure is not None)
+        except ApplicationProtocolError as error:
+            failure = error
+        else:
+            if frame:
+                self._close(frame)
+        if failure is not None:
+            self._report(failure)
+
+    def _report(self, failure: BaseException) -> None:
+        name = self.connection.service.app_name
+        left = self._disconnect is not None or self.gone is not None
+        if left and (isinstance(failure, ClientDisconnected) or self._called_off):
+            _log.debug("%s was ended by its client's leaving: %r", name, failure)
+        elif self.status == 101 or left or self.complete:
+            _log.error("%s failed in a websocket at %s", name, self.head.path, exc_info=failure)
+        else:
+            self.fail(failure)
+
+    def _log_access(self) -> None:
+        log_access = self.connection.service.log_access
+        if log_access is not None and self.status == 101:
+            log_access(self)
