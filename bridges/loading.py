@@ -345,7 +345,7 @@ class _Look:
     @property
     def takes_anything(self) -> bool:
         """Whether nothing is seen in its parameters, as in a wrapper's ``*args``."""
-        return not self.names and self.accepts(1) and self.accepts(3)
+        return not self.names and self.accepts(3)
 
 
 def _look(thing: Any) -> _Look:
@@ -353,7 +353,7 @@ def _look(thing: Any) -> _Look:
     code = _without_partials(thing)
     is_class = inspect.isclass(code)
     # asgiref's, for before Python 3.12 the standard library's does not know of functions that are marked as such.
-    awaited = not is_class and iscoroutinefunction(code)
+    awaited = iscoroutinefunction(code)
     if inspect.isasyncgenfunction(code):
         return _Look(awaited, is_class, counts=frozenset())  # neither awaited nor iterated over
     try:
@@ -361,7 +361,7 @@ def _look(thing: Any) -> _Look:
     except (TypeError, ValueError):
         return _Look(awaited, is_class)
     names = (
-        name.lstrip("_")
+        name
         for name, parameter in signature.parameters.items()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     )
@@ -439,7 +439,7 @@ def _seen_kind(app: Any) -> Kind | None:
             _kind_of_class(_without_partials(layer), look) if look.is_class else _kind_by_look(look)
         )
         if kind is not None:
-            return kind if _fits(outer, kind) else None
+            return kind
         if not look.takes_anything:
             break
     return "wsgi" if _takes_requests(app, outer, look) else None
@@ -474,31 +474,21 @@ def _kind_of_async(look: _Look) -> Kind | None:
 
 def _kind_of_class(cls: type, look: _Look) -> Kind | None:
     """Tell whether a class is itself an application, each of its instances serving one request."""
-    if look.counts is None:
-        return None
     if look.accepts(1) and _serves_asgi2(cls):
         return "asgi2"
-    if look.accepts(3) and _method(cls, "__await__"):
+    if look.accepts(3) and hasattr(cls, "__await__"):
         return "asgi"  # as Starlette's HTTPEndpoint
     if look.accepts(2) and look.names & _START_NAMES:
         return "wsgi"
     # PEP 3333 "The Application/Framework Side": AppClass, whose instances are iterated over
-    return "wsgi" if look.least == 2 and _method(cls, "__iter__") else None
+    return "wsgi" if look.least == 2 and hasattr(cls, "__iter__") else None
 
 
 def _serves_asgi2(cls: type) -> bool:
     """Whether instances of a class are called with receive and send, to be awaited."""
-    call = _method(cls, "__call__")
-    if call is None:
-        return False
-    look = _look(types.MethodType(call, cls))
+    look = _look(types.MethodType(cls.__call__, cls))
     awaited = look.is_async or look.names & _CHANNEL_NAMES
     return bool(awaited) and look.accepts(2) and not look.accepts(3)
-
-
-def _method(cls: type, name: str) -> Any:
-    """Give a method that instances of a class have; the class itself may have one of its metaclass."""
-    return next((vars(each)[name] for each in cls.__mro__ if name in vars(each)), None)
 
 
 def _takes_requests(app: object, outer: _Look, inner: _Look) -> bool:

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 AccessLogFormat: TypeAlias = Literal["common", "json"]
 
-_log = logging.getLogger("bridges.access")
+_logger = logging.getLogger("bridges.access")
 
 # The names that the format has, in whatever language the machine speaks.
 _MONTHS: Final = (
@@ -68,7 +68,7 @@ class AccessLog:
     @property
     def enabled(self) -> bool:
         """Whether anybody takes the lines; where nobody does, ``log`` returns at once."""
-        return _log.isEnabledFor(logging.INFO)
+        return _logger.isEnabledFor(logging.INFO)
 
     def log(
         self,
@@ -95,7 +95,7 @@ class AccessLog:
             headers: of the request, names in lower case; looked at for ``json`` only.
             when: the request arrived, in seconds since the epoch.
         """
-        if not _log.isEnabledFor(logging.INFO):
+        if not _logger.isEnabledFor(logging.INFO):
             return
         if self._is_json:
             line = self._json_line(
@@ -103,8 +103,8 @@ class AccessLog:
             )
         else:
             line = self._common_line(client, method, target, http_version, status, body_bytes, when)
-        # Not _log.info(): finding its caller in the stack takes longer than making the line.
-        _log.handle(_log.makeRecord(_log.name, logging.INFO, __file__, 0, line, (), None))
+        # Not _logger.info(): finding its caller in the stack takes longer than making the line.
+        _logger.handle(_logger.makeRecord(_logger.name, logging.INFO, __file__, 0, line, (), None))
 
     def _common_line(
         self,

@@ -7,6 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from ..errors import ClientDisconnected, PeerProtocolError
 from ..typing import RawHeaders
@@ -264,7 +265,7 @@ class Exchange(ABC):
         path, raw_path = head.path, head.raw_path
         if root_path:
             path = root_path + path
-            raw_path = root_path.encode("utf-8") + raw_path
+            raw_path = quote(root_path).encode("ascii") + raw_path
         return {
             "type": kind,
             "asgi": {"version": "3.0", "spec_version": "2.5"},

@@ -225,10 +225,10 @@ def _access_logger(config: Config) -> Callable[[Exchange], object] | None:
     if config.access_log == "off":
         return None
     log = AccessLog(config.access_log)
-    if not log.enabled:
-        return None
 
     def write(exchange: Exchange) -> None:
+        if not log.enabled:
+            return
         head = exchange.head
         seconds = exchange.connection.service.loop.time() - exchange.began
         log.log(

@@ -47,6 +47,7 @@ class WSGIExchange(Exchange):
     _body_complete = False
     _pending_head: Message | None = None
     _ended = False
+    _trailers = False
     _task: asyncio.Task[None] | None = None
 
     def __init__(self, connection: Connection, head: RequestHead) -> None:
@@ -215,8 +216,6 @@ class WSGIExchange(Exchange):
         else:
             self._trailers = head.get("trailers", False)
             self.start_response(head["status"], head["headers"], body, last, self._trailers)
-
-    _trailers = False
 
     def _write_message(self, message: Message, rest: list[Item]) -> bool:
         """Write a message that is no piece of the body; tells whether the rest of the batch is left to a task."""

@@ -26,6 +26,7 @@ _FIELDS: Final = frozenset(
         b"x-forwarded-proto",
     }
 )
+_INSTEAD_OF_STANDARD: Final = _FIELDS - {b"forwarded", b"x-forwarded-prefix"}
 _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "ws", b"wss": "wss"}
 # Where no proxy tells the scheme, either port may be the one that a URL leaves out.
 _PORTS_LEFT_OUT: Final = {"http": (80,), "ws": (80,), "https": (443,), "wss": (443,)}
@@ -133,11 +134,10 @@ def forwarded(
     proxies leave one value for all, it is the value as far from the end as the client is in X-Forwarded-For; of a
     list that is shorter it is the last, which the nearest proxy wrote.
 
-    Where Forwarded is present, with one element that can be read, all of X-Forwarded-For, -Proto, -Host and -Port is
-    ignored, never mixed in: Forwarded is the standard, and its elements say which scheme and host belong to which
-    address, while the lengths of the other lists need not agree. X-Forwarded-Prefix, which has no counterpart there,
-    is read beside it. A trusted proxy must therefore set or remove every one of these fields: what it lets through is
-    the client's own word, and a proxy that writes only X-Forwarded-\* must remove Forwarded.
+    Where any of X-Forwarded-For, -Proto, -Host and -Port is present and not empty, Forwarded is ignored, never mixed
+    in: most proxies write X-Forwarded-\* and pass on a Forwarded that the client made up. X-Forwarded-Prefix, which
+    has no counterpart there, is read beside both. A trusted proxy must still set or remove every one of these fields:
+    what it lets through is the client's own word, and a proxy that writes only Forwarded must remove X-Forwarded-\*.
 
     X-Forwarded-Port is that of the server. It is added to a host that has none, that of Host if need be, unless it is
     the one that belongs to the scheme.
@@ -166,6 +166,8 @@ def forwarded(
         lines.setdefault(name, []).append(value)
     # RFC 9110 section 5.3: several fields of one name are one list.
     fields = {name: b",".join(values) for name, values in lines.items()}
+    if any(fields.get(name, b"").strip(b" \t,") for name in _INSTEAD_OF_STANDARD):
+        return _from_x(fields, headers, peer, trusted)
     return _from_standard(fields, peer, trusted) or _from_x(fields, headers, peer, trusted)
 
 

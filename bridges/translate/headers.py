@@ -46,6 +46,7 @@ _CACHE_LIMIT: Final = 1024
 _variables: dict[bytes, str] = {}
 _names: dict[str, bytes] = {}
 _raw_names: dict[bytes, bytes] = {}
+_native_fields: dict[object, tuple[bytes, bytes]] = {}
 _checked_fields: dict[object, tuple[bytes, bytes]] = {}
 
 
@@ -181,7 +182,11 @@ def response_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> ResponseHe
     length: int | None = None
     dropped: list[str] = []
     try:
-        for name, value in headers:
+        for field in headers:
+            if type(field) is tuple and field in _native_fields:
+                raw.append(_native_fields[field])
+                continue
+            name, value = field
             raw_name = _names.get(name) or _checked_name(name)
             raw_value = value.strip(" \t").encode("latin-1")
             if _FORBIDDEN_IN_VALUE(raw_value):
@@ -197,6 +202,8 @@ def response_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> ResponseHe
                     _check_repetition(length, raw_value)
                     continue
                 length = _response_length(raw_value)
+            else:
+                _remember(_native_fields, field, (raw_name, raw_value))
             raw.append((raw_name, raw_value))
     except UnicodeEncodeError as error:
         raise ApplicationProtocolError(
@@ -276,8 +283,8 @@ def checked_response_headers(headers: Iterable[Iterable[bytes]]) -> ResponseHead
                     _check_repetition(length, raw_value)
                     continue
                 length = _response_length(raw_value)
-            elif type(field) is tuple and len(_checked_fields) < _CACHE_LIMIT and len(value) <= 64:
-                _checked_fields[field] = (raw_name, raw_value)
+            else:
+                _remember(_checked_fields, field, (raw_name, raw_value))
             raw.append((raw_name, raw_value))
     except (TypeError, ValueError, AttributeError) as error:
         raise ApplicationProtocolError(
@@ -285,6 +292,14 @@ def checked_response_headers(headers: Iterable[Iterable[bytes]]) -> ResponseHead
             _ASGI_HEADERS,
         ) from error
     return ResponseHeaders(raw, length, dropped)
+
+
+def _remember(
+    fields: dict[object, tuple[bytes, bytes]], field: object, checked: tuple[bytes, bytes]
+) -> None:
+    """Remember a field of a response that was checked: most are the same in response after response."""
+    if type(field) is tuple and len(fields) < _CACHE_LIMIT and len(checked[1]) <= 64:
+        fields[field] = checked
 
 
 def _response_length(value: bytes) -> int:

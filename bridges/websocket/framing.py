@@ -337,7 +337,7 @@ def _close_event(payload: bytes) -> Close:
     if not payload:
         return Close(NO_STATUS, "")
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not _may_stand_in_a_frame(code):
+    if not _may_stand_in_a_frame(code):  # half a code is none of them
         raise ParseFailed("the close frame has no valid code")
     return Close(code, _text(payload[2:]))
 
