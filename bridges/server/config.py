@@ -22,10 +22,18 @@ AccessLog: TypeAlias = Literal["common", "json", "off"]
 ENVIRONMENT_PREFIX: Final = "BRIDGES_"
 
 
-def _option(group: str, text: str, default: Any, least: float | None = None, unit: str = "") -> Any:
-    return field(
-        default=default, metadata={"group": group, "text": text, "least": least, "unit": unit}
-    )
+def _option(
+    group: str,
+    text: str,
+    default: Any,
+    least: float | None = None,
+    unit: str = "",
+    *,
+    most: float | None = None,
+    secret: bool = False,
+) -> Any:
+    metadata = {"group": group, "text": text, "least": least, "most": most, "unit": unit}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +70,22 @@ class Config:
     host: str = _option(
         "Address", "address to listen on; a name may stand for several", "127.0.0.1"
     )
-    port: int = _option("Address", "TCP port; 0 takes any free one", 8000, 0)
+    port: int = _option("Address", "TCP port; 0 takes any free one", 8000, 0, most=65_535)
     unix_socket: str | None = _option("Address", "path of a unix socket to listen on instead", None)
-    unix_mode: int = _option("Address", "access mode of that socket, octal", 0o666, 0, "octal")
+    unix_mode: int = _option("Address", "access mode of that socket", 0o666, 0, "octal", most=0o777)
     fd: int | None = _option(
         "Address",
         "number of an inherited descriptor that listens already; systemd's are found by LISTEN_FDS",
         None,
         0,
+        most=2**31 - 1,
     )
     backlog: int = _option(
-        "Address", "connections that the system may hold until they are accepted", 2048, 1
+        "Address",
+        "connections that the system may hold until they are accepted",
+        2048,
+        1,
+        most=65_535,
     )
 
     threads: int = _option(
@@ -175,7 +188,7 @@ class Config:
     keyfile: str | None = _option(
         "TLS", "private key, PEM, where it is not in the certificate's file", None
     )
-    keyfile_password: str | None = _option("TLS", "password of the private key", None)
+    keyfile_password: str | None = _option("TLS", "password of the private key", None, secret=True)
     client_ca: str | None = _option(
         "TLS", "certificate authorities, PEM, that clients' certificates are checked against", None
     )
@@ -203,8 +216,6 @@ class Config:
         self._check_together()
 
     def _check_together(self) -> None:
-        if self.port > 65_535:
-            raise ConfigError(f"port must be at most 65535, got {self.port}")
         if self.unix_socket is not None and self.fd is not None:
             raise ConfigError("unix_socket and fd exclude each other: name one place to listen on")
         if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
@@ -213,13 +224,14 @@ class Config:
             )
         if self.certfile is None and (self.keyfile or self.client_ca):
             raise ConfigError("keyfile and client_ca need certfile, which turns TLS on")
-        if self.client_certificate != "none" and self.client_ca is None:
+        if (self.client_certificate == "none") != (self.client_ca is None):
             raise ConfigError(
-                "client_certificate needs client_ca, which the certificates are checked against"
+                "client_certificate and client_ca need each other: one says whether clients are asked for a"
+                " certificate, the other what it is checked against"
             )
 
 
-def _check(name: str, value: object, hint: Any, least: float | None) -> None:
+def _check_type(name: str, value: object, hint: Any) -> None:
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ConfigError(
@@ -233,8 +245,15 @@ def _check(name: str, value: object, hint: Any, least: float | None) -> None:
     fits = type(value) is wanted or (wanted is float and type(value) is int)
     if not fits:
         raise ConfigError(f"{name} must be {_words_for(wanted)}, got {value!r:.80}")
-    if least is not None and not value >= least:  # type: ignore[operator]  # only numbers have a least; NaN fails too
+
+
+def _check_range(name: str, value: Any, least: float | None, most: float | None) -> None:
+    if value is None:
+        return
+    if least is not None and not value >= least:  # NaN fails too
         raise ConfigError(f"{name} must be at least {least:g}, got {value!r}")
+    if most is not None and value > most:
+        raise ConfigError(f"{name} must be at most {most:g}, got {value!r}")
 
 
 def _words_for(kind: type) -> str:
