@@ -91,7 +91,7 @@ def kind_of(app: object, interface: Interface = "auto") -> Kind:
     """
     if not callable(app):
         raise ConfigError(
-            f"{app!r:.80} cannot be called, so it is no application: name one that can"
+            f"{_title(app)} cannot be called, so it is no application: name one that can"
         )
     if interface == "auto":
         kind = _seen_kind(app)

@@ -335,8 +335,8 @@ def test_alpn(files: Files, offered: list[str], chosen: str | None) -> None:
         ),
         (
             {"client_ca": "ca.pem"},
-            "client_ca is given, but client_certificate is none, so that nobody would be checked: "
-            "say optional or required",
+            "client_certificate and client_ca need each other: one says whether clients are asked for a certificate,"
+            " the other what it is checked against",
         ),
     ],
 )

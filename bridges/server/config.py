@@ -207,12 +207,9 @@ class Config:
         """Check every option."""
         hints = get_type_hints(type(self))
         for option in dataclasses.fields(self):
-            _check(
-                option.name,
-                getattr(self, option.name),
-                hints[option.name],
-                option.metadata["least"],
-            )
+            value = getattr(self, option.name)
+            _check_type(option.name, value, hints[option.name])
+            _check_range(option.name, value, option.metadata["least"], option.metadata["most"])
         self._check_together()
 
     def _check_together(self) -> None:

@@ -43,8 +43,7 @@ def make_context(config: Config) -> ssl.SSLContext | None:
             files that they name. Call it before the loop runs: reading files blocks.
 
     Raises:
-        ConfigError: a file cannot be read or used, the key does not match the certificate or its password is wrong,
-            or client certificates are set up in half.
+        ConfigError: a file cannot be read or used, the key does not match the certificate or its password is wrong.
 
     Source:
         RFC 9325 section 3.1.1 (versions); RFC 7301 (ALPN).
@@ -108,11 +107,6 @@ def _certificate_fault(certfile: str, key_name: str, error: ssl.SSLError, asked:
 def _ask_clients(context: ssl.SSLContext, config: Config) -> None:
     if config.client_ca is None:
         return
-    if config.client_certificate == "none":
-        raise ConfigError(
-            "client_ca is given, but client_certificate is none, so that nobody would be checked: "
-            "say optional or required"
-        )
     _check_readable("client_ca", config.client_ca)
     try:
         context.load_verify_locations(cafile=config.client_ca)

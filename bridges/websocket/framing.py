@@ -155,7 +155,7 @@ class Framing:
         A ``str`` is a text message and ``bytes`` a binary one, joined from its fragments. After ``close`` messages
         are dropped: nobody is left to take them.
         """
-        while not self.deaf:
+        while self._buffer:
             try:
                 event: Event | None = self._take_short()
                 if event is None:
