@@ -82,7 +82,10 @@ class ASGIExchange(Exchange):
         if not more:
             self._body_complete = True
         if chunk:
-            self._chunks = [*self._chunks, chunk]
+            if isinstance(self._chunks, list):
+                self._chunks.append(chunk)
+            else:
+                self._chunks = [chunk]
             self._unread += len(chunk)
         self.wake()
         return self._unread < _BODY_AHEAD_BYTES
@@ -92,9 +95,13 @@ class ASGIExchange(Exchange):
             self.gone = str(error)
             self.wake()
             if not self.complete:
-                self._grace = self.connection.service.loop.call_later(
-                    self.connection.service.config.disconnect_grace_seconds, self._call_off
-                )
+                self._call_off_later()
+
+    def _call_off_later(self) -> None:
+        service = self.connection.service
+        self._grace = service.loop.call_later(
+            service.config.disconnect_grace_seconds, self._call_off
+        )
 
     def _call_off(self) -> None:
         if self._task is not None and not self._ended:
@@ -150,6 +157,8 @@ class ASGIExchange(Exchange):
         if kind == "http.response.body":
             chunk = events.body(message)
             last = events.body_ended
+            if self.complete:
+                return  # what follows the head of a response without a body
             if self._head_due:
                 self._write_head(chunk, last)
             elif chunk or last:
@@ -171,7 +180,13 @@ class ASGIExchange(Exchange):
                 self.connection.service.app_name,
                 ", ".join(events.dropped_headers),
             )
-        self.start_response(events.code, headers, chunk, last and not whole, events.wants_trailers)
+        if events.body_allowed:
+            last = last and not whole
+            self.start_response(events.code, headers, chunk, last, events.wants_trailers)
+        else:
+            self.start_response(events.code, headers, b"", True)
+            if not events.body_ended:
+                self._call_off_later()
 
     async def _send_extension(self, event: EarlyHint | SendPath | SendFile | Trailers) -> None:
         if isinstance(event, EarlyHint):
@@ -192,8 +207,8 @@ class ASGIExchange(Exchange):
                 await send_path(self, event.path, event.length)
             else:
                 await send_descriptor(self, event.file, event.offset, event.count)
-        if events.body_ended:
-            self.go_on(b"", True, trailers=events.wants_trailers)
+            if events.body_ended:
+                self.go_on(b"", True, trailers=events.wants_trailers)
 
     # The task.
 

@@ -203,17 +203,16 @@ class Connection(asyncio.Protocol):
         self._advancing = True
         try:
             for _ in range(_PIPELINED_AT_ONCE):
-                self._begin_next()
                 if not self._buffer or self._exchange or self._body or self._closing:
                     return
-                if self.write_paused or self._awaits_head:
+                if self.write_paused or not self._begin_next():
                     return
         finally:
             self._advancing = False
         self.service.loop.call_soon(self._advance)
 
-    def _begin_next(self) -> None:
-        """Begin the next request, if all of its head is there."""
+    def _begin_next(self) -> bool:
+        """Begin the next request, if all of its head is there; tells whether it was."""
         service, buffer, begin = self.service, self._buffer, self._position
         if buffer.startswith(b"\r\n", begin):
             begin = self._skip_empty_lines(begin)
@@ -221,7 +220,7 @@ class Connection(asyncio.Protocol):
         if end < 0:
             self._searched = len(buffer)
             self._await_head(buffer[begin:])
-            return
+            return False
         end += 4
         if end == len(buffer):
             data = buffer[begin:] if begin else buffer
@@ -239,6 +238,7 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
         else:
             self._begin(head)
+        return True
 
     def _skip_empty_lines(self, begin: int) -> int:
         """Pass over what some clients send behind a body (RFC 9112 section 2.2)."""
@@ -248,6 +248,9 @@ class Connection(asyncio.Protocol):
         return begin
 
     def _await_head(self, begun: bytes) -> None:
+        if not begun:
+            self._forget()
+            return
         service = self.service
         if not self._awaits_head:
             self._awaits_head = True

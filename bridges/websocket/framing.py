@@ -247,7 +247,8 @@ class Framing:
     def _take_frame(self, frame: Frame) -> Event | None:
         """Take what the decoder gives: a control frame, or a data frame or a piece of one."""
         payload = frame.payload
-        assert isinstance(payload, bytes)  # the decoder alone gives nothing else
+        assert isinstance(payload, bytes | bytearray)  # the decoder gives nothing else
+        payload = bytes(payload)
         opcode = frame.opcode
         if opcode is Opcode.PING:
             return Ping(_frame(_PONG, payload))
