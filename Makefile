@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP = -m pip install --quiet
 NEW_PIP = $(PIP) --upgrade "pip>=25.1"
 
-.PHONY: help demo demo-check dev test lint docs bench soak clean
+.PHONY: help demo demo-check dev test lint docs autobahn bench soak clean
 
 help:
 	@echo "make demo        serve the demo on http://127.0.0.1:8000/"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint        format, lint, layers and types"
 	@echo "make docs        build the site into docs/_build/html"
 	@echo "make dev         .venv with the work tree and everything the tests import"
+	@echo "make autobahn    the Autobahn TestSuite against the server's websockets (needs a Python 2.7)"
 	@echo "make bench       compare with the peers, write benchmarks/results"
 	@echo "make soak        four hosts, each ten minutes under hostile clients (SOAK='gthread --minutes 1')"
 	@echo "make clean       remove what the other targets made"
@@ -47,6 +48,9 @@ lint:
 
 docs:
 	$(RUN) docs
+
+autobahn: .venv/dev.stamp
+	.venv/bin/python tests/autobahn/run.py $(or $(AUTOBAHN),bridges)
 
 # Measured on the newest Python of the machine, so that results of two machines are comparable.
 .venv-bench/bench.stamp: pyproject.toml

@@ -10,7 +10,7 @@
     ├─ ApplicationError             the application raised what no server may be handed (SystemExit…)
     ├─ ClientDisconnected           the client left: also an ``OSError``
     ├─ LifespanFailed               the application did not start
-   ├─ ConfigError                  an option, or the name of an application, is wrong: also a ``ValueError``
+    ├─ ConfigError                  an option, or the name of an application, is wrong: also a ``ValueError``
     └─ CrossingError                a crossing between thread and loop cannot take place: also a ``RuntimeError``
        ├─ PoolClosed
        └─ PoolSaturated

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ClientDisconnected
 from ..translate.response_events import EarlyHint, RawResponseEvents, SendFile, SendPath, Trailers
-from ..typing import Message
+from ..typing import Message, RawHeaders
 from .exchange import Exchange
 from .files import send_descriptor, send_path
 from .head import RequestHead
@@ -25,7 +25,6 @@ _log = logging.getLogger("bridges.server")
 
 # Bytes of the request body that are kept for an application that does not ask yet.
 _BODY_AHEAD_BYTES: Final = 65_536
-_STOPPING: Final = "the server is stopping"
 
 
 def _start_lazily(
@@ -113,12 +112,9 @@ class ASGIExchange(Exchange):
         self.wake()
 
     def stop(self) -> None:
-        if self.status:
+        # Other streams most often end by themselves: to tell those, too, would cut off downloads at every restart.
+        if self.status and _is_event_stream(self._events.headers):
             self.half_closed()
-
-    def end_stream(self) -> None:
-        if self.status and not self.complete and self._events.remaining is None:
-            self.connection.cut(_STOPPING)
 
     # For the application.
 
@@ -217,7 +213,7 @@ class ASGIExchange(Exchange):
         try:
             await self.connection.service.app(self._scope, self.receive, self.send)
             if not self.complete and self.gone is None:
-                self._events.finish()
+                self._end_early()
         except BaseException as error:  # nothing that an application raises may end the loop
             failure = error
         self._ended = True
@@ -226,6 +222,15 @@ class ASGIExchange(Exchange):
             self._grace.cancel()
         if failure is not None:
             self._report(failure)
+
+    def _end_early(self) -> None:
+        """Take it that the application returned before its response was complete."""
+        if not (self._reader_gone and self.status):
+            self._events.finish()
+        elif _is_event_stream(self._events.headers):
+            self.go_on(b"", True)  # which has no other end than this
+        else:
+            self.connection.cut("the response ended when its client was gone")
 
     def _report(self, failure: BaseException) -> None:
         name = self.connection.service.app_name
@@ -236,3 +241,10 @@ class ASGIExchange(Exchange):
             _log.error("%s failed after %s", name, when, exc_info=failure)
         else:
             self.fail(failure)
+
+
+def _is_event_stream(headers: RawHeaders) -> bool:
+    return any(
+        name == b"content-type" and value.lower().startswith(b"text/event-stream")
+        for name, value in headers
+    )

@@ -91,8 +91,11 @@ class Exchange(ABC):
     def stop(self) -> None:  # noqa: B027
         """Learn that the server is to stop."""
 
-    def end_stream(self) -> None:  # noqa: B027
-        """Learn that it is time to end a response that has no end by itself."""
+    def end_stream(self) -> None:
+        """Cut off a response that has begun and whose end nobody knows; the server has stopped for half of its time."""
+        endless = self.framing.transfer in (Transfer.CHUNKED, Transfer.UNTIL_CLOSE)
+        if self.status and endless and not self.complete:
+            self.connection.cut("the server is stopping")
 
     # Waiting, for any number of tasks.
 

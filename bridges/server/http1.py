@@ -557,7 +557,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def end_stream(self) -> None:
-        """End a response that has no end by itself."""
+        """End a response that may have no end by itself."""
         if self._exchange is not None:
             self._exchange.end_stream()
 

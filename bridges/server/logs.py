@@ -1,4 +1,4 @@
-"""Logging of a server that is the whole program: errors to standard error, one line for each request to standard output.
+"""Logging of a server that is the whole program: errors to standard error, requests to standard output.
 
 A library leaves logging alone; this is called by the command line, and by nobody on import.
 """

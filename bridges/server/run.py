@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("bridges.server")
 
 _TLS_HANDSHAKE_SECONDS: Final = 15.0
+# A unix socket's file is for those who made it to remove: other processes may accept from it, too.
+_KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Server:
@@ -59,6 +61,8 @@ class Server:
         sockets: Sequence[socket.socket] | None = None,
         log_access: Callable[[Exchange], object] | None = None,
         multiprocess: bool = False,
+        context: ssl.SSLContext | None = None,
+        prepare: Callable[[Service], object] | None = None,
         **options: Any,
     ) -> None:
         """Prepare it; nothing is bound or started.
@@ -69,6 +73,8 @@ class Server:
                 caller's.
             log_access: called for each request once its response is complete, instead of the access log of the options.
             multiprocess: the value of ``wsgi.multiprocess``.
+            context: for TLS, instead of one that is made of the options.
+            prepare: called, on the loop, with what the connections share before the first of them is accepted.
             **options: as in ``Config``.
 
         Raises:
@@ -81,6 +87,8 @@ class Server:
         self._given = sockets
         self._log_access = log_access or _access_logger(config)
         self._multiprocess = multiprocess
+        self._context = context
+        self._prepare = prepare
         self._listeners: Listeners | None = None
         self._servers: list[asyncio.AbstractServer] = []
         self._service: Service | None = None
@@ -147,7 +155,7 @@ class Server:
             ConfigError: an address cannot be bound, or a certificate not be used.
             LifespanFailed: the application did not start.
         """
-        context = make_context(self.config)
+        context = self._context or make_context(self.config)
         if self._given is None:
             self._listeners = open_sockets(self.config)
         try:
@@ -179,6 +187,8 @@ class Server:
             self._lifespan_task = asyncio.create_task(lifespan.run())
             await lifespan.started()
             service.state = lifespan.state
+        if self._prepare is not None:
+            self._prepare(service)
 
     async def _listen(self, context: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
@@ -187,10 +197,11 @@ class Server:
         if context is not None:
             more |= {"ssl": context, "ssl_handshake_timeout": _TLS_HANDSHAKE_SECONDS}
         for each in self.sockets:
-            create: Any = loop.create_server
             if each.family == socket.AF_UNIX:
-                create = loop.create_unix_server
-            self._servers.append(await create(make, sock=each, **more))
+                server = await loop.create_unix_server(make, sock=each, **more, **_KEEP_FILE)
+            else:
+                server = await loop.create_server(make, sock=each, **more)
+            self._servers.append(server)
 
     def stop_accepting(self) -> None:
         """Accept no more connections."""

@@ -63,14 +63,10 @@ async def serve_until_told(
             signal.signal(number, signal.SIG_DFL)
         server.force()
 
-    def let_go() -> None:
-        loop.remove_reader(leash)
-        told.set()
-
     for number in numbers:
         loop.add_signal_handler(number, tell)
     if leash is not None:
-        loop.add_reader(leash, let_go)
+        loop.add_reader(leash, _let_go, loop, leash, told)
     try:
         if await _start(server, told):
             started()
@@ -82,6 +78,11 @@ async def serve_until_told(
         for number in numbers:
             loop.remove_signal_handler(number)
     return not forced
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, leash: int, told: asyncio.Event) -> None:
+    loop.remove_reader(leash)  # at its end it would be readable again and again
+    told.set()
 
 
 async def _start(server: Stoppable, told: asyncio.Event) -> bool:

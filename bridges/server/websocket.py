@@ -50,6 +50,7 @@ class WebSocketExchange(Exchange):
     _waiting_bytes = 0
     _disconnect: Message | None = None
     _denial_due = True
+    _end: Close | Failure | None = None
 
     def __init__(self, connection: Connection, head: RequestHead) -> None:
         super().__init__(connection, head)
@@ -108,7 +109,7 @@ class WebSocketExchange(Exchange):
 
     def _sign_of_life(self) -> None:
         framing = self._framing
-        if framing is None or framing.close_sent:
+        if framing is None or framing.close_sent or framing.deaf:
             return
         self._awaits_pong = False
         service = self.connection.service
@@ -119,25 +120,47 @@ class WebSocketExchange(Exchange):
 
     def _read_frames(self, framing: Framing) -> None:
         """Read as far as the application may be behind."""
-        while self._waiting_bytes < _AHEAD_BYTES and len(self._queue) < _AHEAD_MESSAGES:
+        connection = self.connection
+        while self._has_room and not connection.write_paused:  # which pongs may be the cause of
             event = framing.next_event()
             if event is None:
-                self.connection.read_on()
+                connection.read_on()
                 return
             if isinstance(event, str | bytes):
                 self._queue.append(event)
                 self._waiting_bytes += len(event)
                 self.wake()
             elif isinstance(event, Ping):
-                self.connection.transport.write(event.pong)
+                connection.transport.write(event.pong)
             elif not isinstance(event, Pong):
-                self._end_of_client(framing, event)
+                self._end = event
+                if self._queue:  # what came before it can still be answered
+                    service = connection.service
+                    seconds = service.config.websocket_close_seconds
+                    connection.reading_deadline = service.in_seconds(seconds)
+                else:
+                    self._end_of_client(framing, event)
                 return
         # The pong that would come cannot be seen now.
-        self.connection.reading_deadline = math.inf
-        self.connection.pause_reading()
+        connection.reading_deadline = math.inf
+        connection.pause_reading()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._waiting_bytes < _AHEAD_BYTES and len(self._queue) < _AHEAD_MESSAGES
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        framing = self._framing
+        if framing is not None and self._disconnect is None and self.connection.reads_paused:
+            self._sign_of_life()
+            self._read_frames(framing)
 
     def _end_of_client(self, framing: Framing, event: Close | Failure) -> None:
+        self._end = None
         if not framing.close_sent:
             reason = event.reason if isinstance(event, Failure) else ""
             self.connection.transport.write(framing.close(event.code, reason))
@@ -170,6 +193,9 @@ class WebSocketExchange(Exchange):
     def expire(self) -> None:
         """Learn that the connection's deadline has passed: send a ping, or give the client up."""
         framing = self._framing
+        if framing is not None and self._end is not None:
+            self._end_of_client(framing, self._end)
+            return
         if framing is None or framing.close_sent or self._awaits_pong:
             self.connection.cut("the client does not answer")
             return
@@ -185,6 +211,10 @@ class WebSocketExchange(Exchange):
         if self._framing is not None:
             self._lose(GOING_AWAY, "the server is stopping")
 
+    def end_stream(self) -> None:
+        if self.status == 101:
+            self.connection.cut("the server is stopping")
+
     # For the application.
 
     async def receive(self) -> Message:
@@ -193,15 +223,14 @@ class WebSocketExchange(Exchange):
             self._connect_given = True
             return {"type": "websocket.connect"}
         while not self._queue:
+            if self._end is not None and self._framing is not None:
+                self._end_of_client(self._framing, self._end)
             if self._disconnect is not None:
                 return self._disconnect
             await self.change()
         message = self._queue.popleft()
         self._waiting_bytes -= len(message)
-        framing = self._framing
-        if framing is not None and self._disconnect is None and self.connection.reads_paused:
-            self._sign_of_life()
-            self._read_frames(framing)
+        self._resume_reading()
         return received(message)
 
     async def send(self, message: Message) -> None:

@@ -1,7 +1,7 @@
 """A legacy Flask application and a new Starlette application in one process, and FastAPI under gunicorn.
 
 What it shows: the Flask application of `legacy.py`, written as for any WSGI server, is mounted
-under ``/legacy`` in the Starlette application of `site.py`; uvicorn serves both.
+under ``/legacy`` in the Starlette application of `site.py`; the server of bridges serves both.
 The other way, in a process of its own, the FastAPI application of `modern.py`, written as for any
 ASGI server, is served by gunicorn's threads.
 

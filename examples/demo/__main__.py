@@ -1,36 +1,19 @@
-"""Serve the demo with uvicorn and gunicorn: ``python -m examples.demo [--host HOST] [--port PORT]``."""
+"""Serve the demo, with this project's server and with gunicorn: ``python -m examples.demo [--port PORT]``."""
 
 import argparse
+import asyncio
 import contextlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import FrameType
 
-import uvicorn
-
+from bridges import Server
 from examples.demo import legacy, site
 
 CONFIGURATION = "python:examples.demo.gunicorn_conf"
 STOP_SECONDS = 20.0
-
-
-class Server(uvicorn.Server):
-    """Print the address once it answers, and tell the endless streams when the end is near."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            host = f"[{host}]" if ":" in host else host
-            print(f"demo on http://{host}:{port}/ (Ctrl-C stops it)", flush=True)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        legacy.stopping.set()
-        super().handle_exit(sig, frame)
 
 
 @contextlib.contextmanager
@@ -73,23 +56,29 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
     parser.add_argument("--gunicorn-port", type=int, default=8001, help="likewise (%(default)s)")
     options = parser.parse_args()
-    # uvicorn stops gracefully, then raises the signal again: the other server is to be stopped, too.
+    # Until the loop handles it, and after.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         with gunicorn(options.host, options.gunicorn_port) as site.modern_url:
             print(f"FastAPI under gunicorn on {site.modern_url}", flush=True)
-            serve(options.host, options.port)
-    except KeyboardInterrupt:  # uvicorn has stopped by now and passes the signal on
+            asyncio.run(serve(options.host, options.port))
+    except KeyboardInterrupt:
         print()
 
 
-def serve(host: str, port: int) -> None:
+async def serve(host: str, port: int) -> None:
     """Serve the two applications in one process, until a signal comes."""
-    # Warnings only: the page itself shows the requests.
-    config = uvicorn.Config(
-        site.app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5
-    )
-    Server(config).run()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    # The page itself shows the requests.
+    async with Server(
+        site.app, host=host, port=port, access_log="off", graceful_seconds=5
+    ) as server:
+        print(f"demo on {server.url}/ (Ctrl-C stops it)", flush=True)
+        await stop.wait()
+        legacy.stopping.set()
 
 
 if __name__ == "__main__":

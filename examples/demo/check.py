@@ -321,7 +321,7 @@ def drive(server: subprocess.Popen[str]) -> list[bool]:
     modern, site = address(server), address(server)
     if modern is None or site is None:
         return [report(False, "start", "the servers gave no address")]
-    print(f"Flask in Starlette, by uvicorn, on {site}")
+    print(f"Flask in Starlette, by the server of bridges, on {site}")
     with (
         httpx.Client(base_url=site, timeout=LIMIT_SECONDS) as client,
         httpx.Client(base_url=modern, timeout=LIMIT_SECONDS) as modern_client,

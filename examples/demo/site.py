@@ -95,7 +95,9 @@ async def status(request: Request) -> Response:
             "process": os.getpid(),
             "uptime": round(time.monotonic() - STARTED, 1),
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in ("uvicorn", "starlette", "flask")},
+            "versions": {
+                name: version(name) for name in ("wsgi-asgi-bridges", "starlette", "flask")
+            },
             "loop": f"{loop.__module__}.{loop.__qualname__}",
             "loop_thread": threading.current_thread().name,
             "threads": names,
