@@ -196,6 +196,10 @@ class ThreadToLoop(Generic[Item]):
             # What is taken still counts, so that most takes leave a producer nothing to wake up for.
             if self._waiter is not None and (freed or self._starving):
                 self._let_producer_on(self._waiter)
+        if ended:
+            self._ready = (
+                _nothing  # a consumer that is called back is freed with its last reference
+            )
         return items, ended
 
     def close(self, reason: BaseException) -> None:
@@ -305,3 +309,7 @@ class LoopToThread:
         if ring:
             self._gate.ring(self._on_room)
         return chunk
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Final, TextIO
+from typing import Final
 
 from .config import Config
 
@@ -54,7 +54,7 @@ def _handler(handler: logging.Handler, formatter: logging.Formatter) -> logging.
     return handler
 
 
-class _LineHandler(logging.StreamHandler[TextIO]):
+class _LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # has no subscript before 3.11
     """Write lines until their reader is gone, as that of ``bridges main:app | head`` is."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name

@@ -80,6 +80,7 @@ class Service:
         self.connections: set[Connection] = set()
         self.state: dict[str, Any] | None = None
         self.tls: Callable[[Any], dict[str, Any]] | None = None
+        self._soon: list[Callable[[], object]] = []
         self.stopping = False
         self.requests = 0
         self._quiet: asyncio.Future[None] | None = None
@@ -115,6 +116,21 @@ class Service:
         self.connections.discard(connection)
         if self._quiet is not None and not self.connections and not self._quiet.done():
             self._quiet.set_result(None)
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call something once all that the loop has just read was looked at.
+
+        A thread that is woken earlier takes the interpreter's lock between any two reads, and the loop has to get it
+        back for each of them.
+        """
+        self._soon.append(callback)
+        if len(self._soon) == 1:
+            self.loop.call_soon(self._call_those)
+
+    def _call_those(self) -> None:
+        callbacks, self._soon = self._soon, []
+        for callback in callbacks:
+            callback()
 
     async def drain(self, seconds: float) -> None:
         """Begin no new requests, and let those under way end, for ``seconds`` at most; then cut them off.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
+
+_log = logging.getLogger("bridges.server")
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -58,6 +61,7 @@ async def serve_until_told(
             told.set()
             return
         forced = True
+        _log.warning("cutting off what is under way: told twice to stop")
         for number in numbers:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
@@ -71,6 +75,7 @@ async def serve_until_told(
         if await _start(server, told):
             started()
             await told.wait()
+            _log.info("stopping")
             await server.stop()
     finally:
         if leash is not None:

@@ -80,7 +80,7 @@ class WSGIExchange(Exchange):
                 self.client = forwarded.client
                 add_forwarded(environ, forwarded)
         if self._body is not None or self._body_complete:
-            self._submit()
+            self.connection.service.soon(self._submit)
 
     def body_came(self, chunk: bytes, more: bool) -> bool:
         body = self._body
@@ -89,7 +89,7 @@ class WSGIExchange(Exchange):
             if not more:
                 self._body_complete = True
                 if self._environ:
-                    self._submit()
+                    self.connection.service.soon(self._submit)
             return True
         room = body.offer(chunk)
         if not room:
@@ -112,6 +112,9 @@ class WSGIExchange(Exchange):
             self.connection.room_for_body()
 
     def _submit(self) -> None:
+        if self.gone is not None:
+            self._ended = True
+            return
         environ = self._environ
         environ["wsgi.errors"] = sys.stderr
         body = self._body
@@ -253,6 +256,7 @@ class WSGIExchange(Exchange):
 
     def _conclude(self) -> None:
         """Take the end of the call."""
+        self._body = None  # which holds a callback of this exchange
         failure, self._pipe.failure = self._pipe.failure, None
         if failure is None:
             if not self.complete and self.gone is None:
