@@ -143,8 +143,6 @@ def _serve(command: Command, listeners: Listeners | None = None, leash: int | No
         )
 
     run_in_loop(run(), command.config.loop)
-    if not stopped_by_itself:
-        say("forced to stop by a second signal")
     return 0 if stopped_by_itself else 1
 
 
@@ -220,6 +218,7 @@ def _serve_by_gunicorn(command: Command) -> int:
         bridges_config = command.config
 
         def load_config(self) -> None:
+            self.cfg.bridges_config = command.config
             for name, value in gunicorn_settings(command, bind).items():
                 if name in self.cfg.settings:
                     self.cfg.set(name, value)

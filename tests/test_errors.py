@@ -17,6 +17,7 @@ TREE = {
     "ServerProtocolError": errors.ProtocolError,
     "ApplicationError": errors.BridgesError,
     "ClientDisconnected": errors.BridgesError,
+    "ConfigError": errors.BridgesError,
     "CrossingError": errors.BridgesError,
     "LifespanFailed": errors.BridgesError,
     "PoolClosed": errors.CrossingError,

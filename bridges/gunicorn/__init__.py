@@ -1,6 +1,7 @@
-"""Hooks for ``gunicorn.conf.py``: ASGI applications start with their worker, not with its first request.
+"""For gunicorn: a worker class that serves either kind of application, and hooks for gunicorn's own workers.
 
-::
+``BridgeWorker``, for ``gunicorn -k bridges.gunicorn.BridgeWorker main:app``, needs the extra ``server``. The hooks
+start ASGI applications that ``ASGIToWSGI`` wraps with their worker, not with its first request::
 
     # gunicorn.conf.py
     from bridges.gunicorn import post_worker_init, worker_exit  # noqa: F401
@@ -9,11 +10,34 @@
 from __future__ import annotations
 
 import signal
+from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .asgi_to_wsgi import dismiss_in, living_adapters
-from .crossing.registry import end_all
+from ..asgi_to_wsgi import dismiss_in, living_adapters
+from ..crossing.registry import end_all
+
+if TYPE_CHECKING:
+    from .worker import BridgeWorker as BridgeWorker
+
+_OF_EXTRA = frozenset({"httptools", "wsproto"})
+
+
+def __getattr__(name: str) -> object:
+    """Give ``BridgeWorker``, whose server is not loaded by those who want the hooks alone."""
+    if name != "BridgeWorker":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        worker = import_module(".worker", __name__)
+    except ModuleNotFoundError as error:
+        if error.name not in _OF_EXTRA:
+            raise
+        # gunicorn prints the sentence of a RuntimeError, and the traceback of anything else.
+        raise RuntimeError(
+            f"BridgeWorker needs {error.name}, which is not installed: pip install 'wsgi-asgi-bridges[server]'"
+        ) from None
+    value: object = worker.BridgeWorker
+    return value
 
 
 def post_worker_init(worker: Any) -> None:

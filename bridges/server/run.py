@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import signal
 import socket
 import ssl
 import sys
@@ -23,7 +22,9 @@ from .access_log import AccessLog
 from .asgi import ASGIExchange
 from .config import Config
 from .http1 import Connection
+from .logs import set_up_logging
 from .service import Service
+from .signals import serve_until_told
 from .sockets import Listeners, open_sockets
 from .tls import make_context, server_certificate, tls_extension
 from .websocket import WebSocketExchange
@@ -274,7 +275,8 @@ def serve(app: ASGIApplication | WSGIApplication, **options: Any) -> None:
     """Serve an application until SIGINT or SIGTERM; in the main thread, which it blocks.
 
     The first signal stops gracefully: no more connections, streams are told, requests end, the application's shutdown
-    runs. A second one cuts off what is under way.
+    runs. A second one cuts off what is under way. Logging is set up unless the program has configured the logger
+    ``bridges`` itself: errors go to standard error, the access log to standard output.
 
     Args:
         app: of either kind, found by looking.
@@ -285,30 +287,13 @@ def serve(app: ASGIApplication | WSGIApplication, **options: Any) -> None:
         LifespanFailed: the application did not start.
     """
     server = Server(app, **options)
-    run_in_loop(_serve(server), server.config.loop)
+    set_up_logging(server.config)
 
+    def started() -> None:
+        for address in server.addresses:
+            _log.info("listening on %s", address)
 
-async def _serve(server: Server) -> None:
-    loop = asyncio.get_running_loop()
-    told: asyncio.Future[None] = loop.create_future()
-
-    def tell() -> None:
-        if told.done():
-            server.force()
-        else:
-            told.set_result(None)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, tell)
-    try:
-        async with server:
-            for address in server.addresses:
-                _log.info("listening on %s", address)
-            await told
-            _log.info("stopping")
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+    run_in_loop(serve_until_told(server, started=started), server.config.loop)
 
 
 def run_in_loop(coroutine: Any, name: str) -> None:
