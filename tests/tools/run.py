@@ -222,9 +222,30 @@ def run_tests(
     tally.tests(label, report, status, time.monotonic() - started)
 
 
+def side_by_side(
+    tally: Tally, runs: Sequence[tuple[str, Path, Sequence[str | Path]]], most: int
+) -> None:
+    """Run pytest several times at once; each run prints what it has to say when it has ended.
+
+    Args:
+        tally: gets the results.
+        runs: label, Python and arguments of each.
+        most: of them at one time.
+    """
+    wheel()  # before two want to build it
+    with ThreadPoolExecutor(most) as pool:
+        started = [
+            pool.submit(run_tests, tally, label, python, arguments, whole=True)
+            for label, python, arguments in runs
+        ]
+    for each in started:
+        each.result()
+
+
 def others(tally: Tally) -> None:
-    """Run the fast part on every other Python of the machine."""
+    """Run the fast part on every other Python of the machine, two at a time."""
     here = this_python()
+    runs: list[tuple[str, Path, Sequence[str | Path]]] = []
     for python in find_pythons():
         if python.minor == here.minor:
             continue
@@ -237,7 +258,8 @@ def others(tally: Tally) -> None:
             continue
         executable = environment(python.minor, python, ("test",))
         install_wheel(executable)
-        run_tests(tally, f"fast part on Python {python.minor}", executable, FAST)
+        runs.append((f"fast part on Python {python.minor}", executable, FAST))
+    side_by_side(tally, runs, 2)
 
 
 def lowest(tally: Tally) -> None:
@@ -268,7 +290,7 @@ def native_groups() -> tuple[str, ...]:
 def suite(tally: Tally) -> None:
     """Run everything on this Python: the fast part with coverage of the installed package, and the real servers.
 
-    The two matrices of servers run side by side: they wait for most of their time.
+    Real servers run side by side: they wait for most of their time.
     """
     lowest(tally)
     groups = ("test", "hosts", *native_groups(), "coverage")
@@ -276,14 +298,13 @@ def suite(tally: Tally) -> None:
     install_wheel(python)
     label = f"fast part on Python {this_python().minor}"
     run_tests(tally, label, python, [*FAST, "--cov", "--cov-report=term"])
-    matrices = {"ASGI servers": "tests/hosts", "WSGI servers": "tests/wsgi_hosts"}
-    with ThreadPoolExecutor() as pool:
-        runs = [
-            pool.submit(run_tests, tally, label, python, ["-q", folder], whole=True)
-            for label, folder in matrices.items()
-        ]
-    for run in runs:
-        run.result()
+    folders = {
+        "ASGI servers": "tests/hosts",
+        "WSGI servers": "tests/wsgi_hosts",
+        "the server as a process": "tests/server_hosts",
+    }
+    runs = [(label, python, ("-q", folder)) for label, folder in folders.items()]
+    side_by_side(tally, runs, len(runs))
 
 
 STEPS: dict[str, Callable[[Tally], None]] = {
