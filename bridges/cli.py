@@ -32,6 +32,9 @@ from .server.tls import make_context
 
 _log = logging.getLogger("bridges.server")
 
+# How much a variable must look like one of an option to be taken as a slip of the pen.
+_CLOSE: Final = 0.85
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; in the main thread, until the server has stopped.
@@ -47,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     child = inherited()
     if child is not None:
-        # Ctrl-C reaches parent and child; the parent passes it on.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C reaches parent and child; the parent passes it on. Programs that the application starts would inherit
+        # that it is ignored, but no handler.
+        signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         command = read_command(arguments)
     except ConfigError as error:
@@ -124,8 +128,7 @@ def _serve(command: Command, listeners: Listeners | None = None, leash: int | No
     app = _load(command)
     kind = kind_of(app, command.config.interface)
     set_up_logging(command.config)
-    for warning in warnings_for(command, kind):
-        _log.warning("%s", warning)
+    warn_of(command, kind)
     sockets = None if listeners is None else listeners.sockets
     server = Server(app, sockets=sockets, **command.given)
     stopped_by_itself = True
@@ -155,33 +158,27 @@ def _announce(command: Command, how: str, addresses: Sequence[str]) -> None:
         say(f"serving {command.app} ({how}) on {where} (press Ctrl-C to stop)")
 
 
-def warnings_for(
-    command: Command, kind: Kind, environment: Mapping[str, str] = os.environ
-) -> list[str]:
-    """Say what was typed or set without effect, or with one that is seldom meant.
+def warn_of(command: Command, kind: Kind, environment: Mapping[str, str] = os.environ) -> None:
+    """Log what was typed or set without effect, or with one that is seldom meant.
 
     Args:
         command: what was typed.
         kind: of the application.
         environment: where variables may be misspelt.
     """
-    found = []
     known = {option.variable: option for option in all_options()}
     for name in environment:
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, 1, 0.85)
-            found += [f"the variable {name} is no option: {close[0]} is" for _ in close]
-    if kind != "wsgi":
-        found += [
-            f"{option.flag} has no effect: {command.app} is not a WSGI application"
-            for option in options()
-            if option.group == "WSGI applications" and option.name in command.given
-        ]
+            for close in difflib.get_close_matches(name, known, 1, _CLOSE):
+                _log.warning("the variable %s is no option: %s is", name, close)
+    for option in options():
+        in_vain = kind != "wsgi" and option.group == "WSGI applications"
+        if in_vain and option.name in command.given:
+            _log.warning("%s has no effect: %s is not a WSGI application", option.flag, command.app)
     if "*" in parts(command.config.forwarded_allow_ips):
-        found.append(
-            "--forwarded-allow-ips * believes every client what it says of its address: name the proxies"
+        _log.warning(
+            "--forwarded-allow-ips * believes what every client says of itself: name the proxies"
         )
-    return found
 
 
 def _scheme(config: Config) -> str:
@@ -204,7 +201,7 @@ def _serve_by_gunicorn(command: Command) -> int:
     try:
         from gunicorn.app.base import BaseApplication
         from gunicorn.arbiter import Arbiter
-        from gunicorn.errors import AppImportError
+        from gunicorn.errors import AppImportError, HaltServer
     except ImportError:
         raise ConfigError(
             "workers and preload need gunicorn, which is not installed: pip install 'wsgi-asgi-bridges[gunicorn]'"
@@ -239,6 +236,8 @@ def _serve_by_gunicorn(command: Command) -> int:
         if os.getpid() != master:
             raise  # a worker, whose exit status its master understands
         return 1 if end.code else 0
+    except HaltServer:
+        return 1  # a second worker could not boot, while gunicorn stopped because of the first
     return 0
 
 

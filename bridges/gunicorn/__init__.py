@@ -29,13 +29,11 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         worker = import_module(".worker", __name__)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if error.name not in _OF_EXTRA:
             raise
         # gunicorn prints the sentence of a RuntimeError, and the traceback of anything else.
-        raise RuntimeError(
-            f"BridgeWorker needs {error.name}, which is not installed: pip install 'wsgi-asgi-bridges[server]'"
-        ) from None
+        raise RuntimeError(str(error)) from None
     value: object = worker.BridgeWorker
     return value
 

@@ -220,7 +220,6 @@ class Exchange(ABC):
     ) -> None:
         """Answer in the application's stead."""
         self.status = status
-        self.sent = len(sentence) + 1
         data, self.framing.keep_alive = simple_response(
             status,
             sentence,
@@ -230,6 +229,8 @@ class Exchange(ABC):
             date=self.connection.service.date,
             more_headers=headers,
         )
+        if self.head.method != "HEAD":
+            self.sent = len(sentence) + 1
         self.connection.transport.write(data)
         self.finish()
 

@@ -156,13 +156,10 @@ class Connection(asyncio.Protocol):
         """Take the end of what the client sends; tells whether the transport stays open for the rest of the answer."""
         self._half_closed = True
         exchange = self._exchange
-        if (
-            exchange is None
-            or self._lingered is not None
-            or self._closing
-            or self.scheme == "https"
-        ):
+        if self._closing or self._upgraded is not None or self.scheme == "https":
             return False
+        if exchange is None:
+            return self._body is None and _BLANK in self._buffer[self._position :]
         if self._body is not None:
             exchange.client_left(
                 ClientDisconnected("the client left before its request body was complete")
@@ -176,9 +173,14 @@ class Connection(asyncio.Protocol):
         self._lost = self._closing = True
         self.reading_deadline = self.writing_deadline = math.inf
         self.service.discard(self)
-        if self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            exchange.client_left(ClientDisconnected("the client left"))
+        self._abandon("the client left")
+
+    def _abandon(self, reason: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            if self.service.log_access is not None:
+                self.service.log_access(exchange)
+            exchange.client_left(ClientDisconnected(reason))
 
     def pause_writing(self) -> None:
         """Learn that the client is slower than the response."""
@@ -250,6 +252,11 @@ class Connection(asyncio.Protocol):
     def _await_head(self, begun: bytes) -> None:
         if not begun:
             self._forget()
+            if not self._awaits_head:
+                self._idle()
+            return
+        if self._half_closed:
+            self._close()
             return
         service = self.service
         if not self._awaits_head:
@@ -326,6 +333,7 @@ class Connection(asyncio.Protocol):
             self._body = SizedBody(head.length)
         came = self._buffer[self._position :]
         self._forget()
+        self.read_on()
         if came:
             self._buffer = self._feed_body(came)
         elif not self._continue_owed:
@@ -338,7 +346,9 @@ class Connection(asyncio.Protocol):
         """Learn that the application waits for the request body."""
         if self._continue_owed:
             self._continue_owed = False
-            if self._body is not None and not self._body_bytes and not self._lost:
+            exchange = self._exchange
+            # Once the response has begun, an interim one would pass for a part of it.
+            if exchange is not None and not exchange.status and self._body is not None:
                 self.transport.write(_CONTINUE)
             self._expect_body()
         self.read_on()
@@ -445,6 +455,7 @@ class Connection(asyncio.Protocol):
         self._upgraded = exchange
         came = self._buffer[self._position :]
         self._forget()
+        self.read_on()
         if came:
             exchange.data_came(came)
 
@@ -470,10 +481,10 @@ class Connection(asyncio.Protocol):
                 self.cut("the client does not read")
             else:
                 self.watch_writing()
-        elif self._upgraded is not None and not self._closing:
-            self._upgraded.expire()
         elif self._closing:
             self.transport.abort()
+        elif self._upgraded is not None:
+            self._upgraded.expire()
         elif self._body is not None:
             self._refuse_rest(
                 PeerProtocolError(
@@ -540,14 +551,12 @@ class Connection(asyncio.Protocol):
         if self._lost:
             return
         self._closing = True
-        exchange, self._exchange = self._exchange, None
         if reset:
             sock = self.transport.get_extra_info("socket")
             if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
-        if exchange is not None:
-            exchange.client_left(ClientDisconnected(reason))
+        self._abandon(reason)
 
     def stop(self) -> None:
         """Begin no more requests; the server stops."""

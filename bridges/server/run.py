@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("bridges.server")
 
+# What nginx writes of a client that left before its response began.
+_CLIENT_LEFT: Final = 499
 _TLS_HANDSHAKE_SECONDS: Final = 15.0
 # A unix socket's file is for those who made it to remove: other processes may accept from it, too.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -248,7 +250,7 @@ def _access_logger(config: Config) -> Callable[[Exchange], object] | None:
             head.method,
             head.target,
             head.version,
-            exchange.status,
+            exchange.status or _CLIENT_LEFT,
             exchange.sent,
             seconds,
             head.headers,

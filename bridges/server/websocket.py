@@ -172,7 +172,6 @@ class WebSocketExchange(Exchange):
             self.gone = str(error)
             if not self._ended:
                 self._lose(ABNORMAL_CLOSURE, "")
-            self._log_access()
 
     def _lose(self, code: int, reason: str) -> None:
         """Tell the application that its client has left, and call it off if it does not end then."""
@@ -329,8 +328,3 @@ class WebSocketExchange(Exchange):
             _log.error("%s failed in a websocket at %s", name, self.head.path, exc_info=failure)
         else:
             self.fail(failure)
-
-    def _log_access(self) -> None:
-        log_access = self.connection.service.log_access
-        if log_access is not None and self.status == 101:
-            log_access(self)
