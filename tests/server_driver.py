@@ -200,8 +200,10 @@ class FakeTransport(asyncio.Transport):
         self.incoming: deque[bytes | None] = deque()
         self._high, self._low = HIGH_WATER_BYTES, LOW_WATER_BYTES
         self._writing_paused = False
-        self._context = contextvars.copy_context()
         self._reading = True
+        # asyncio's transports call back in the context in which they began to read or to wait for room.
+        self._reader_context = contextvars.copy_context()
+        self._writer_context = contextvars.copy_context()
         self._closing = False
         self._eof_written = False
         self._lost = False
@@ -221,7 +223,7 @@ class FakeTransport(asyncio.Transport):
     def arrive(self, data: bytes | None) -> None:
         """Let bytes arrive, or the end of them."""
         self.incoming.append(data)
-        self._deliver()
+        self._reader_context.run(self._deliver)
 
     def _deliver(self) -> None:
         protocol = self._protocol
@@ -284,7 +286,7 @@ class FakeTransport(asyncio.Transport):
             self.late += data
             return
         if not self._buffer:
-            self._context = contextvars.copy_context()
+            self._writer_context = contextvars.copy_context()
         self._buffer += data
         if not self.is_held:
             self.received += self._buffer
@@ -321,8 +323,7 @@ class FakeTransport(asyncio.Transport):
         if self._writing_paused and len(self._buffer) <= self._low:
             self._writing_paused = False
             assert self._protocol is not None
-            # Where asyncio's transport adds its writer.
-            self._context.run(self._protocol.resume_writing)
+            self._writer_context.run(self._protocol.resume_writing)
 
     def is_reading(self) -> bool:
         return self._reading and not self._closing
@@ -334,7 +335,8 @@ class FakeTransport(asyncio.Transport):
     def resume_reading(self) -> None:
         if not self._closing and not self._reading:
             self._reading = True
-            self._loop.call_soon(self._deliver)
+            self._reader_context = contextvars.copy_context()
+            self._loop.call_soon(self._reader_context.run, self._deliver)
 
 
 # The client, and the service it talks to.
@@ -487,6 +489,7 @@ class Driver:
         self.complaints = complaints
         self.logged: list[Exchange] = []
         self.clients: list[Client] = []
+        self._tasks_before = asyncio.all_tasks()
         kind = kind_of(app, config.interface)
         is_wsgi = kind == "wsgi"
         self.service = service = Service(
@@ -516,6 +519,11 @@ class Driver:
         transport.open(connection)
         return client
 
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """Those that run on behalf of requests."""
+        return asyncio.all_tasks() - self._tasks_before
+
     async def settle(self) -> None:
         """Let everything run that does not wait for time, for a client, or for an event of the test."""
         calls = self.service.gate._calls
@@ -544,9 +552,10 @@ class Driver:
         self.service.close()
 
     def check_nothing_left(self) -> None:
-        """Fail if a connection was not counted out, something was written too late, or a complaint was not expected."""
+        """Fail if something was not ended, was written too late, or was complained of without being expected."""
         assert not self.service.connections
         assert not self._pool.jobs
+        assert not self.tasks
         for client in self.clients:
             assert not client.transport.late, "written after the end of the connection"
         assert self.complaints.take() == []
@@ -563,7 +572,6 @@ async def driving(
         state: of its lifespan.
         **options: of ``Config``.
     """
-    before = asyncio.all_tasks()
     with Complaints() as complaints:
         driver = Driver(app, make_config(options), complaints, state)
         try:
@@ -571,7 +579,6 @@ async def driving(
         finally:
             await driver.close()
         driver.check_nothing_left()
-        assert asyncio.all_tasks() == before, "tasks are left"
 
 
 def serve_bytes(

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ClientDisconnected
@@ -20,6 +21,7 @@ from .head import RequestHead
 
 if TYPE_CHECKING:
     from .http1 import Connection
+    from .service import Service
 
 _log = logging.getLogger("bridges.server")
 
@@ -27,20 +29,28 @@ _log = logging.getLogger("bridges.server")
 _BODY_AHEAD_BYTES: Final = 65_536
 
 
-def _start_lazily(
-    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
-) -> asyncio.Task[None]:
-    return loop.create_task(coroutine)
+def start_task(coroutine: Coroutine[Any, Any, None], service: Service) -> asyncio.Task[None]:
+    """Start a request's task, in a context of its own.
+
+    Not in a copy of the running one: that may be of the request before, which made room for this one.
+    """
+    return _start(coroutine, service.loop, service.context.copy())
 
 
 def _start_eagerly(
-    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
+    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context
 ) -> asyncio.Task[None]:
     """Run a task to its first wait at once, which most applications never come to."""
-    return asyncio.Task(coroutine, loop=loop, eager_start=True)  # type: ignore[call-arg]  # from 3.12 on
+    return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
 
 
-start_task: Final = _start_eagerly if sys.version_info >= (3, 12) else _start_lazily
+def _start_lazily(
+    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context
+) -> asyncio.Task[None]:
+    return context.run(loop.create_task, coroutine)
+
+
+_start: Final = _start_eagerly if sys.version_info >= (3, 12) else _start_lazily
 
 
 class ASGIExchange(Exchange):
@@ -73,7 +83,7 @@ class ASGIExchange(Exchange):
     # For the connection.
 
     def begin(self) -> None:
-        task = start_task(self._run(), self.connection.service.loop)
+        task = start_task(self._run(), self.connection.service)
         if not task.done():
             self._task = task
 
@@ -169,7 +179,8 @@ class ASGIExchange(Exchange):
     def _write_head(self, chunk: bytes, last: bool, whole: bool = False) -> None:
         self._head_due = False
         events = self._events
-        _, headers = events.take_head(len(chunk) if last and not whole else None)
+        is_whole = last and not whole and not events.wants_trailers
+        _, headers = events.take_head(len(chunk) if is_whole else None)
         if events.dropped_headers:
             _log.debug(
                 "%s sent hop-by-hop headers, which are the server's: dropped %s",
@@ -234,7 +245,8 @@ class ASGIExchange(Exchange):
 
     def _report(self, failure: BaseException) -> None:
         name = self.connection.service.app_name
-        if self.gone is not None and (isinstance(failure, ClientDisconnected) or self._called_off):
+        left = self.gone is not None and isinstance(failure, ClientDisconnected)
+        if left or self._called_off:
             _log.debug("%s was ended by its client's leaving: %r", name, failure)
         elif self.complete or self.gone is not None:
             when = "its response was complete" if self.complete else "its client had left"

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from contextvars import copy_context
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
-from ..crossing.gates import open_gate
+from ..crossing.gates import copy_context_for_thread, open_gate
 from ..crossing.pool import ThreadPool
 from ..translate.forwarded import TrustedPeers
 from ..typing import ASGIApplication, WSGIApplication
@@ -36,6 +37,8 @@ class Service:
         app: the application, of either kind.
         app_name: what errors and the log call it.
         config: what the server was told.
+        context: of the server, which each request's task begins with a copy of.
+        thread_context: likewise for threads.
         connections: those that are open.
         state: what the application's lifespan keeps for its requests; None without one.
         stopping: True once no new requests are to be begun.
@@ -64,6 +67,8 @@ class Service:
         self.log_access = log_access
         self.loop = asyncio.get_running_loop()
         self.gate = open_gate()
+        self.context = copy_context()
+        self.thread_context = copy_context_for_thread()
         self.heads = HeadParser(config.max_target_bytes, config.max_fields)
         self.trusted = TrustedPeers(config.forwarded_allow_ips)
         self.pool = ThreadPool(

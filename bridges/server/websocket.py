@@ -78,7 +78,7 @@ class WebSocketExchange(Exchange):
             max_bytes=config.websocket_max_bytes,
             deflate=config.websocket_deflate,
         )
-        task = start_task(self._run(self._make_scope()), service.loop)
+        task = start_task(self._run(self._make_scope()), service)
         if not task.done():
             self._task = task
 

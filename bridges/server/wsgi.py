@@ -13,7 +13,6 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Final
 
-from ..crossing.gates import copy_context_for_thread
 from ..crossing.pipes import LoopToThread, ThreadToLoop
 from ..crossing.pool import Ticket
 from ..errors import ClientDisconnected, PeerProtocolError, PoolClosed, PoolSaturated
@@ -129,7 +128,7 @@ class WSGIExchange(Exchange):
             environ,
             self._pipe,
             service.gate,
-            copy_context_for_thread(),
+            service.thread_context.copy(),
             self.connection.extensions(self.head.version),
         )
         try:
