@@ -166,6 +166,7 @@ class WSGIExchange(Exchange):
             if self._ticket is not None and self.connection.service.pool.withdraw(self._ticket):
                 self._ended = True
             self.wake()
+            self._pump()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -175,8 +176,7 @@ class WSGIExchange(Exchange):
 
     def _pump(self) -> None:
         """Write what the thread has for the client, as long as that takes it."""
-        connection = self.connection
-        while not (self._ended or connection.write_paused or self._task is not None):
+        while not (self._ended or self._must_wait or self._task is not None):
             items, ended = self._pipe.take_now()
             if items and self.gone is None:
                 self._write(items)
@@ -186,6 +186,10 @@ class WSGIExchange(Exchange):
                     self._conclude()
             elif not items:
                 return
+
+    @property
+    def _must_wait(self) -> bool:
+        return self.connection.write_paused and self.gone is None
 
     def _write(self, items: list[Item]) -> None:
         """Write a batch, joining neighbouring chunks."""

@@ -201,7 +201,8 @@ class Call:
         state = self._state
         if not state.status:
             state.take_head()  # raises
-        length = None if state.head_taken else _total_length(chunks)
+        sized = not state.head_taken and self._trailers is None
+        length = _total_length(chunks) if sized else None
         items: list[Item] = []
         if not state.head_taken:
             items.append(state.take_head(length, trailers=self._trailers is not None))
