@@ -86,6 +86,7 @@ class ASGIExchange(Exchange):
         task = start_task(self._run(), self.connection.service)
         if not task.done():
             self._task = task
+            self.connection.service.add_task(task)
 
     def body_came(self, chunk: bytes, more: bool) -> bool:
         if not more:
@@ -228,7 +229,9 @@ class ASGIExchange(Exchange):
         except BaseException as error:  # nothing that an application raises may end the loop
             failure = error
         self._ended = True
-        self._task = None
+        if self._task is not None:
+            self.connection.service.discard_task(self._task)
+            self._task = None
         if self._grace is not None:
             self._grace.cancel()
         if failure is not None:

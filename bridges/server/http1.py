@@ -564,6 +564,11 @@ class Connection(asyncio.Protocol):
             self._exchange.stop()
         elif self._body is None and not self._awaits_head:
             self._close()
+        elif not self._buffer:
+            # Connected and silent: a request may be on its way.
+            self.reading_deadline = min(
+                self.reading_deadline, self.service.in_seconds(_LINGER_SECONDS)
+            )
 
     def end_stream(self) -> None:
         """End a response that may have no end by itself."""

@@ -200,10 +200,11 @@ class Server:
         if context is not None:
             more |= {"ssl": context, "ssl_handshake_timeout": _TLS_HANDSHAKE_SECONDS}
         for each in self.sockets:
-            if each.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(make, sock=each, **more, **_KEEP_FILE)
+            own = each.dup()  # the loop closes what it is given
+            if own.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(make, sock=own, **more, **_KEEP_FILE)
             else:
-                server = await loop.create_server(make, sock=each, **more)
+                server = await loop.create_server(make, sock=own, **more)
             self._servers.append(server)
 
     def stop_accepting(self) -> None:

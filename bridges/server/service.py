@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("bridges.server")
 
 _TICK_SECONDS: Final = 0.5
+# For what was cancelled at the end of a stop.
+_LAST_SECONDS: Final = 1.0
 
 MakeExchange = Callable[["Connection", "RequestHead"], "Exchange"]
 
@@ -83,6 +85,7 @@ class Service:
             "wsgi.file_wrapper": FileWrapper,
         }
         self.connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.state: dict[str, Any] | None = None
         self.tls: Callable[[Any], dict[str, Any]] | None = None
         self._soon: list[Callable[[], object]] = []
@@ -119,8 +122,21 @@ class Service:
     def discard(self, connection: Connection) -> None:
         """Count a connection out."""
         self.connections.discard(connection)
-        if self._quiet is not None and not self.connections and not self._quiet.done():
-            self._quiet.set_result(None)
+        self._look_quiet()
+
+    def add_task(self, task: asyncio.Task[None]) -> None:
+        """Count a task of the application in: a stop waits for it, and asyncio itself would not hold it."""
+        self._tasks.add(task)
+
+    def discard_task(self, task: asyncio.Task[None]) -> None:
+        """Count a task out."""
+        self._tasks.discard(task)
+        self._look_quiet()
+
+    def _look_quiet(self) -> None:
+        quiet = self._quiet
+        if quiet is not None and not (self.connections or self._tasks or quiet.done()):
+            quiet.set_result(None)
 
     def soon(self, callback: Callable[[], object]) -> None:
         """Call something once all that the loop has just read was looked at.
@@ -141,7 +157,7 @@ class Service:
         """Begin no new requests, and let those under way end, for ``seconds`` at most; then cut them off.
 
         Streams are told at once that nobody listens any more; those that do not end by themselves lose their client
-        after half of the time.
+        after half of the time. Tasks that go on after their response are waited for, too, and cancelled in the end.
         """
         self.stopping = True
         for connection in list(self.connections):
@@ -153,14 +169,19 @@ class Service:
             _log.warning("%d connections were cut off at the stop", len(self.connections))
             for connection in list(self.connections):
                 connection.cut("the server has stopped")
-            await self._until_quiet(self.config.disconnect_grace_seconds + 1.0)
+        await self._until_quiet(self.config.disconnect_grace_seconds)
+        if self._tasks:
+            _log.warning("%d tasks did not end in time: cancelled", len(self._tasks))
+            for task in self._tasks:
+                task.cancel()
+            await self._until_quiet(_LAST_SECONDS)
 
     def _end_streams(self) -> None:
         for connection in list(self.connections):
             connection.end_stream()
 
     async def _until_quiet(self, seconds: float) -> None:
-        if self.connections:
+        if self.connections or self._tasks:
             self._quiet = self.loop.create_future()
             await asyncio.wait([self._quiet], timeout=seconds)
             self._quiet = None

@@ -81,6 +81,7 @@ class WebSocketExchange(Exchange):
         task = start_task(self._run(self._make_scope()), service)
         if not task.done():
             self._task = task
+            self.connection.service.add_task(task)
 
     def _make_scope(self) -> dict[str, Any]:
         scope = self.scope("websocket")
@@ -306,7 +307,9 @@ class WebSocketExchange(Exchange):
         except BaseException as error:  # nothing that an application raises may end the loop
             failure = error
         self._ended = True
-        self._task = None
+        if self._task is not None:
+            self.connection.service.discard_task(self._task)
+            self._task = None
         if self._grace is not None:
             self._grace.cancel()
         try:
