@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from gunicorn.glogging import Logger
 
-from ..errors import ClientDisconnected
 from ..server.exchange import Exchange
 from ..server.service import MakeExchange
 from ..translate.status import status_from_code
@@ -128,20 +127,18 @@ else:
 
 
 class WatchedExchange(_Base):
-    """An exchange whose beginning, response headers and end are seen; beside the class of an exchange.
+    """An exchange whose beginning and response headers are seen; beside the class of an exchange.
 
     Attributes:
         watch: that sees them.
         request: that a hook has got.
         response_headers: that the application gave.
-        is_over: True once its end was seen.
         began_at: the time of its beginning.
     """
 
     watch: Watch
     request: LoggedRequest | None = None
     response_headers: RawHeaders | tuple[()] = ()
-    is_over = False
 
     def __init__(self, connection: Connection, head: RequestHead) -> None:
         super().__init__(connection, head)
@@ -157,11 +154,6 @@ class WatchedExchange(_Base):
     ) -> None:
         self.response_headers = headers
         super().start_response(status, headers, body, last, trailers)
-
-    def client_left(self, error: ClientDisconnected) -> None:
-        super().client_left(error)  # type: ignore[safe-super]
-        if not self.complete:
-            self.watch.ended(self)
 
 
 class Watch:
@@ -212,11 +204,8 @@ class Watch:
             self._count()
 
     def ended(self, exchange: Exchange) -> None:
-        """Take an end; of several ends of one request, the first."""
+        """Take an end."""
         exchange = cast(WatchedExchange, exchange)
-        if exchange.is_over or not self.looks_at_ends:
-            return
-        exchange.is_over = True
         seconds = time.monotonic() - exchange.began_at
         request = exchange.request or LoggedRequest(exchange)
         response = LoggedResponse(exchange)

@@ -246,7 +246,7 @@ class BridgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             start.result()
             return True
         start.cancel()
-        await self._first(start, self._hurry, self.cfg.graceful_timeout)
+        await self._first(start, self._hurry, _QUICK_SECONDS)
         if start.done() and not start.cancelled():
             start.exception()  # logged already, and of no more interest
         return False
@@ -257,6 +257,8 @@ class BridgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         began = self._loop.time()
         seconds = self.cfg.graceful_timeout
         server.stop_accepting()
+        for each in self.sockets:
+            each.close()  # with reuse_port nobody else accepts from it
         server.service.stopping = True  # answers tell clients that the connection closes
         until = began + min(seconds / 8, _LINGER_SECONDS)
         while server.service.connections and self._loop.time() < until:
@@ -266,9 +268,7 @@ class BridgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         stop = asyncio.ensure_future(server.stop())
         left = began + seconds - _LOOK_SECONDS - self._loop.time()
         await self._first(stop, self._hurry, max(left, 0.0))
-        if not stop.done():
-            if self._aborted:
-                return
+        if self._hurry.is_set() and not (stop.done() or self._aborted):
             server.force()
             await asyncio.wait([stop], timeout=_QUICK_SECONDS)
         if stop.done():

@@ -119,13 +119,17 @@ class ASGIExchange(Exchange):
             self._task.cancel()
 
     def half_closed(self) -> None:
+        self._tell_reader_gone()
+        super().half_closed()
+
+    def _tell_reader_gone(self) -> None:
         self._reader_gone = True
         self.wake()
 
     def stop(self) -> None:
         # Other streams most often end by themselves: to tell those, too, would cut off downloads at every restart.
         if self.status and _is_event_stream(self._events.headers):
-            self.half_closed()
+            self._tell_reader_gone()
 
     # For the application.
 

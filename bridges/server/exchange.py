@@ -49,6 +49,7 @@ class Exchange(ABC):
     sent = 0
     complete = False
     gone: str | None = None
+    _looked = False
     _waiting: list[asyncio.Future[None]] | tuple[()] = ()
 
     def __init__(self, connection: Connection, head: RequestHead) -> None:
@@ -85,8 +86,25 @@ class Exchange(ABC):
         """Learn that the transport takes bytes again."""
         self.wake()
 
-    def half_closed(self) -> None:  # noqa: B027  # most do not care
+    def half_closed(self) -> None:
         """Learn that the client will send no more; it may be gone, and it may wait for its response."""
+        self._give_up_if_silent(self.sent)
+
+    def _give_up_if_silent(self, sent: int) -> None:
+        """Look again and again whether the client is there: if it is gone, what is written to it comes back.
+
+        Where nothing is written nobody can tell, and a response that has begun and does not go on is not waited for.
+        """
+        if self.complete or self.gone is not None:
+            return
+        if self.status and self.sent == sent and self._looked:
+            self.connection.cut("the client left")
+        else:
+            self._looked = True
+            service = self.connection.service
+            service.loop.call_later(
+                service.config.disconnect_grace_seconds, self._give_up_if_silent, self.sent
+            )
 
     def stop(self) -> None:  # noqa: B027
         """Learn that the server is to stop."""
