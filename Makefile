@@ -19,7 +19,7 @@ help:
 	@echo "make dev         .venv with the work tree and everything the tests import"
 	@echo "make autobahn    the Autobahn TestSuite against the server's websockets (needs a Python 2.7)"
 	@echo "make bench       compare with the peers, write benchmarks/results"
-	@echo "make soak        four hosts, each ten minutes under hostile clients (SOAK='gthread --minutes 1')"
+	@echo "make soak        seven hosts, each ten minutes under hostile clients (SOAK='gthread --minutes 1')"
 	@echo "make clean       remove what the other targets made"
 
 demo: .venv/demo.stamp

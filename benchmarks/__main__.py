@@ -22,8 +22,13 @@ PEERS = (
     "granian",
     "gunicorn",
     "httptools",
+    "hypercorn",
+    "starlette",
     "uvicorn",
     "uvloop",
+    "waitress",
+    "websockets",
+    "wsproto",
 )
 
 
@@ -32,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     plans = dict.fromkeys(work.plan for work in WORKS)
     options = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure bridges beside its peers; a whole run takes about twelve minutes.",
+        description="Measure bridges beside its peers; a whole run takes about 35 minutes.",
     )
     options.add_argument("works", nargs="*", metavar="WORK", help=f"any of {', '.join(plans)}")
     options.add_argument("--rounds", type=positive, default=5, help="default: 5")

@@ -11,6 +11,8 @@ import shlex
 from dataclasses import dataclass, field, replace
 
 OURS = "bridges on uvicorn"
+SERVER = "bridges server"
+WORKER = "bridges worker"
 
 UVICORN = (
     "-m",
@@ -45,7 +47,30 @@ GRANIAN_WSGI = (
     "{app}",
 )
 
+GRANIAN_ASGI = ("-m", "granian", "--interface=asginl", *GRANIAN_WSGI[3:])
+BRIDGES = (
+    "-m",
+    "bridges",
+    "--access-log=off",
+    "--log-level=warning",
+    "--lifespan=off",
+    "--port={port}",
+    "{app}",
+)
+BRIDGE_WORKER = (*GUNICORN, "--worker-class=bridges.gunicorn.BridgeWorker")
+GUNICORN_ASGI = (*GUNICORN, "--worker-class=asgi", "--asgi-lifespan=off", "{app}")
+HYPERCORN = (
+    "-m",
+    "hypercorn",
+    "--worker-class=uvloop",
+    "--log-level=error",
+    "--bind=127.0.0.1:{port}",
+    "{app}",
+)
+WAITRESS = ("-m", "waitress", "--host=127.0.0.1", "--port={port}")
+
 WRAPPED = "benchmarks.apps.wrapped:app"
+QUIET = "benchmarks.apps.quiet:app"
 
 
 @dataclass(frozen=True)
@@ -172,6 +197,76 @@ ON_GEVENT = WSGIHost("gevent", GEVENT)
 def granian(app: str) -> Contender:
     """Put a WSGI app on granian, whose server side is Rust."""
     return Contender("granian", GRANIAN_WSGI, app)
+
+
+# --- the reference server and its peers --------------------------------------------------------
+
+
+def server(app: str) -> Contender:
+    """Put an app of either kind on the reference server."""
+    return Contender(SERVER, BRIDGES, app)
+
+
+def worker_asgi(app: str) -> Contender:
+    """Put an ASGI app on `bridges.gunicorn.BridgeWorker`."""
+    return Contender(WORKER, (*BRIDGE_WORKER, "--asgi-lifespan=off", "{app}"), app)
+
+
+def worker_wsgi(app: str) -> Contender:
+    """Put a WSGI app on `bridges.gunicorn.BridgeWorker`, with as many threads as gthread has here."""
+    return Contender(WORKER, (*BRIDGE_WORKER, "--threads=10", "{app}"), app)
+
+
+def waitress(app: str) -> Contender:
+    """Put a WSGI app on waitress, without its complaints of the load."""
+    return Contender("waitress", (*WAITRESS, QUIET), environment={"BENCH_APP": app})
+
+
+def uvicorn(app: str) -> Contender:
+    """Put an ASGI app on uvicorn with uvloop and httptools."""
+    return Contender("uvicorn", UVICORN, app)
+
+
+def granian_asgi(app: str) -> Contender:
+    """Put an ASGI app on granian, whose server side is Rust."""
+    return Contender("granian", GRANIAN_ASGI, app)
+
+
+def gunicorn_asgi(app: str) -> Contender:
+    """Put an ASGI app on gunicorn's own worker for such."""
+    return Contender("gunicorn asgi", GUNICORN_ASGI, app)
+
+
+def hypercorn(app: str) -> Contender:
+    """Put an ASGI app on hypercorn with uvloop."""
+    return Contender("hypercorn", HYPERCORN, app)
+
+
+def uvicorn_websockets(app: str, library: str) -> Contender:
+    """Put an ASGI app on uvicorn with one of its three ways to speak websocket."""
+    command = (*UVICORN[:-1], f"--ws={library}", UVICORN[-1])
+    return Contender(f"uvicorn, {library}", command, app)
+
+
+def beset(app: str) -> tuple[Contender, ...]:
+    """Put a WSGI app on the server and its peers, each told to bear thousands of connections.
+
+    A peer that no longer answers its other clients is reported with that as the reason.
+    """
+    peers = (
+        besieged(gthread(app), 10, "--worker-connections=4000", "--keep-alive=75"),
+        besieged(granian(app), 40, "--blocking-threads=40", "--backpressure=4000"),
+        besieged(waitress(app), 4, "--connection-limit=4000", "--asyncore-use-poll"),
+    )
+    ours = besieged(server(app), 40, "--threads=40")
+    return (ours, *(replace(peer, may_fail=True) for peer in peers))
+
+
+def besieged(contender: Contender, threads: int, *options: str) -> Contender:
+    """Give a contender more options, and tell its app how many threads it has."""
+    *words, app = contender.command
+    environment = {**contender.environment, "BENCH_THREADS": str(threads)}
+    return replace(contender, command=(*words, *options, app), environment=environment)
 
 
 def statement(text: str) -> Contender:

@@ -4,6 +4,7 @@ The server is pinned to one core and the load to another. CPU is user plus syste
 process in the server's session, ended children included, read from /proc before and after.
 Each method offers ``opened``, which yields a subject ready to be measured, ``measure``, which
 returns one round's figures by metric name, and ``rounds_factor``, which multiplies the rounds.
+Those for crowds and for websockets stand in `crowds` and `echoes`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ Sample = dict[str, float]
 
 
 class BenchmarkError(Exception):
-    """Raised when a figure cannot be had honestly; the sentence names the remedy."""
+    """Raised when a figure cannot be had honestly; the sentence names the remedy.
+
+    Attributes:
+        about: name of the contender that was measured, once that is known.
+    """
+
+    about = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +226,8 @@ def running(contender: Contender, cores: Cores) -> Iterator[Server]:
             await_listening(process, port)
             yield Server(contender, process, port, log)
         except BenchmarkError as error:
+            if error.about not in ("", contender.name):
+                raise  # all contenders of a work are up when one of them fails
             tail = output_of(log)[-2000:].decode("utf-8", "replace")
             raise BenchmarkError(f"{contender.name}: {error}\n{tail}") from error
         finally:
@@ -446,5 +455,3 @@ before = set(sys.modules)
 %s
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
-
-Method = Load | Stream | Import

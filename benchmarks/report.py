@@ -12,6 +12,7 @@ from benchmarks.works import METRICS
 
 # Timer ticks and kernel threads take a little of any core.
 QUIET_PER_CENT = 10.0
+RATIO_METRICS = ("rate", "cpu_us", "mb_s", "cpu_ms_mb", "trips", "trip_us")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -52,7 +53,7 @@ def rows_of(work: Record) -> list[list[str]]:
 def ratio_metrics(work: Record) -> list[str]:
     """Choose the metrics whose ratios are worth a column: speed and CPU."""
     present = work["contenders"][0]["medians"]
-    return [metric for metric in ("rate", "cpu_us", "mb_s", "cpu_ms_mb") if metric in present]
+    return [metric for metric in RATIO_METRICS if metric in present]
 
 
 def verdict(target: Record) -> str:

@@ -29,9 +29,14 @@ PACKAGES = (
     "granian",
     "gunicorn",
     "httptools",
+    "hypercorn",
+    "starlette",
     "uvicorn",
     "uvloop",
+    "waitress",
+    "websockets",
     "werkzeug",
+    "wsproto",
 )
 
 Record = dict[str, Any]
@@ -57,6 +62,7 @@ def measure_work(work: Work, settings: Settings, say: Callable[[str], None]) -> 
         try:
             yield
         except BenchmarkError as error:
+            error.about = contender.name
             if not contender.may_fail:
                 raise
             reason = str(error).partition("\n")[0]

@@ -209,8 +209,7 @@ async def idle_account(server: Server) -> tuple[Account, list[str]]:
         account = await account_of(server, MEETING_SECONDS)
         if account == NO_ACCOUNT:
             return account, ["the idle server gives no account of itself"]
-        # An adapter without such a door answers nulls.
-        if account["busy"] is None or (account["busy"], account["queued"]) == (1, 0):
+        if (account["busy"], account["queued"]) == (1, 0):
             return account, []
         if time.monotonic() > ends:
             return account, [f"the server is not idle: {account}"]
@@ -342,21 +341,31 @@ def parser() -> argparse.ArgumentParser:
         "hosts",
         nargs="*",
         metavar="HOST",
-        help=f"any of {', '.join(HOSTS)}; uvicorn soaks WSGIToASGI, the others are worker classes of"
-        " gunicorn and soak ASGIToWSGI (default: all in turn)",
+        help=f"any of {', '.join(HOSTS)}; uvicorn soaks WSGIToASGI, gunicorn's sync, gthread and gevent"
+        " soak ASGIToWSGI, the others the server (default: all in turn)",
     )
     options.add_argument("--minutes", type=float, default=10.0, help="of load each (default: 10)")
     options.add_argument("--seed", default="", help="of the clients' choices; printed by each run")
     options.add_argument("--clients", type=int, help="at a time (default: what the host can bear)")
     options.add_argument(
-        "--threads", type=int, help="requests that meet: of uvicorn's pool, and gthread's threads"
+        "--threads",
+        type=int,
+        help="requests that meet: threads of uvicorn's pool, of gthread, and of the server's pool",
     )
     options.add_argument(
         "--tolerance", type=float, default=10.0, help="MB that RSS may grow (default: 10)"
     )
-    options.add_argument("--adapter", default="bridges", choices=["bridges", "a2wsgi"])
     options.add_argument(
-        "--loop", default="uvloop", choices=["uvloop", "asyncio"], help="uvicorn's"
+        "--adapter",
+        default="bridges",
+        choices=["bridges", "a2wsgi"],
+        help="on uvicorn and on gunicorn's own workers",
+    )
+    options.add_argument(
+        "--loop",
+        default="uvloop",
+        choices=["uvloop", "asyncio"],
+        help="of uvicorn and of the server",
     )
     options.add_argument(
         "--http", default="httptools", choices=["httptools", "h11"], help="uvicorn's"
@@ -373,13 +382,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error("--minutes must be more than 0")
     if unknown := set(options.hosts) - set(HOSTS):
         parser().error(f"no such host: {', '.join(sorted(unknown))}; there are {', '.join(HOSTS)}")
+    hosts = [name for name, host in HOSTS.items() if host.wrapped or options.adapter == "bridges"]
+    if unwrapped := set(options.hosts) - set(hosts):
+        parser().error(f"no adapter is soaked on {', '.join(sorted(unwrapped))}")
     versions = ", ".join(f"{name} {number}" for name, number in running.versions().items())
     print(shlex.join(["python", "-m", "benchmarks.soak", *words]))
     print(f"seed {options.seed}; {' '.join(running.machine().values())}; {versions}")
     faults = []
     try:
         cores = measuring.claim_cores()
-        for name in options.hosts or HOSTS:
+        for name in options.hosts or hosts:
             faults += soak_host(name, options, cores)
     except BenchmarkError as error:
         print(f"soak: {error}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.contenders import GUNICORN, Contender
-from benchmarks.soak_clients import ASGI_VISITS, VISITS, Visit
+from benchmarks.soak_clients import ASGI_VISITS, VISITS, WEBSOCKET_VISITS, Visit
 
 UVICORN = (
     "-m",
@@ -16,6 +16,17 @@ UVICORN = (
     "--no-access-log",
     "--log-level=critical",
     "--timeout-keep-alive=2",
+    "--port={port}",
+    "{app}",
+)
+SERVER = (
+    "-m",
+    "bridges",
+    "--loop={loop}",
+    "--access-log=off",
+    "--log-level=error",
+    "--keep-alive-seconds=2",
+    "--threads={threads}",
     "--port={port}",
     "{app}",
 )
@@ -40,6 +51,7 @@ class Host:
         visits: what its clients do, and how often.
         clients: at a time, so that none waits in vain for its turn.
         threads: requests that are made to meet inside the app: all that can be there at once.
+        wrapped: whether an adapter stands between the server and the probe.
     """
 
     command: tuple[str, ...]
@@ -47,6 +59,7 @@ class Host:
     visits: Mapping[Visit, int]
     clients: int
     threads: int
+    wrapped: bool = True
 
     def contender(self, adapter: str, threads: int, words: Mapping[str, str]) -> Contender:
         """Make what is to be started; ``words`` fill in the command."""
@@ -55,7 +68,7 @@ class Host:
             for word in self.command
         ]
         environment = {
-            "SOAK_ADAPTER": adapter,
+            "SOAK_ADAPTER": adapter if self.wrapped else "none",
             "SOAK_THREADS": str(threads),
             **PLAIN_ALLOCATOR,
         }
@@ -63,20 +76,43 @@ class Host:
 
 
 def gunicorn(
-    worker_class: str, *options: str, visits: Mapping[Visit, int], clients: int, threads: int
+    worker_class: str,
+    *options: str,
+    visits: Mapping[Visit, int] = ASGI_VISITS,
+    clients: int,
+    threads: int,
+    wrapped: bool = True,
 ) -> Host:
     """Make a host of one of gunicorn's worker classes for the ASGI probe."""
     command = (*GUNICORN, f"--worker-class={worker_class}", *options, "{app}")
     quiet = tuple(word.replace("--log-level=warning", "--log-level=critical") for word in command)
-    return Host(quiet, "benchmarks.apps.soak_asgi:app", visits, clients, threads)
+    return Host(quiet, ASGI_PROBE, visits, clients, threads, wrapped)
 
+
+WSGI_PROBE = "benchmarks.apps.soak_wsgi:app"
+ASGI_PROBE = "benchmarks.apps.soak_asgi:app"
 
 HOSTS = {
-    "uvicorn": Host(UVICORN, "benchmarks.apps.soak_wsgi:app", VISITS, clients=64, threads=40),
-    "sync": gunicorn("sync", visits=ASGI_VISITS, clients=12, threads=1),
-    "gthread": gunicorn(
-        "gthread", "--threads={threads}", visits=ASGI_VISITS, clients=64, threads=10
+    "uvicorn": Host(UVICORN, WSGI_PROBE, VISITS, clients=64, threads=40),
+    "sync": gunicorn("sync", clients=12, threads=1),
+    "gthread": gunicorn("gthread", "--threads={threads}", clients=64, threads=10),
+    "gevent": gunicorn("gevent", clients=64, threads=64),
+    "server-wsgi": Host(SERVER, WSGI_PROBE, VISITS, clients=64, threads=40, wrapped=False),
+    "server-asgi": Host(
+        tuple(word for word in SERVER if "threads" not in word),
+        ASGI_PROBE,
+        WEBSOCKET_VISITS,
+        clients=64,
+        threads=64,
+        wrapped=False,
     ),
-    "gevent": gunicorn("gevent", visits=ASGI_VISITS, clients=64, threads=64),
+    "bridge-worker": gunicorn(
+        "bridges.gunicorn.BridgeWorker",
+        "--asgi-loop={loop}",
+        visits=WEBSOCKET_VISITS,
+        clients=64,
+        threads=64,
+        wrapped=False,
+    ),
 }
-"""``WSGIToASGI`` on uvicorn, ``ASGIToWSGI`` on the others."""
+"""``WSGIToASGI`` on uvicorn, ``ASGIToWSGI`` on gunicorn's workers, the server with either probe, and its worker."""

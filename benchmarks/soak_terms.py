@@ -16,4 +16,7 @@ EVENT_SECONDS = 0.01
 TICK_SECONDS = 0.05
 """Between events that end with their client."""
 
+WEBSOCKET_MESSAGES = 8
+"""After so many the app ends a websocket."""
+
 MEETING_SECONDS = 30.0

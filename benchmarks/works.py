@@ -12,8 +12,21 @@ from typing import Literal
 
 from benchmarks import contenders
 from benchmarks.apps import sizes
-from benchmarks.contenders import ON_GEVENT, ON_GTHREAD, ON_SYNC, OURS, Contender, WSGIHost
-from benchmarks.measuring import Import, Load, Method, Stream
+from benchmarks.contenders import (
+    ON_GEVENT,
+    ON_GTHREAD,
+    ON_SYNC,
+    OURS,
+    SERVER,
+    WORKER,
+    Contender,
+    WSGIHost,
+)
+from benchmarks.crowds import Crowd
+from benchmarks.echoes import Echo
+from benchmarks.measuring import Import, Load, Stream
+
+Method = Load | Stream | Import | Crowd | Echo
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,13 @@ METRICS = {
     "rss_mb": Metric("peak MB over idle", less_is_better=True),
     "errors": Metric("% errors", less_is_better=True, digits=0),
     "others": Metric("% of the core used by others", less_is_better=True, digits=0),
+    "p99_alone_ms": Metric("p99 ms alone", less_is_better=True, digits=2),
+    "p99_ms": Metric("p99 ms in the crowd", less_is_better=True, digits=2),
+    "slower": Metric("times slower", less_is_better=True, digits=2),
+    "held": Metric("threads held", less_is_better=True, digits=0),
+    "lost": Metric("connections lost", less_is_better=True, digits=0),
+    "trips": Metric("round trips/s", less_is_better=False, digits=0),
+    "trip_us": Metric("CPU µs/round trip", less_is_better=True),
     "start_ms": Metric("ms", less_is_better=True),
     "modules": Metric("modules", less_is_better=True, digits=0),
     "unwanted": Metric("server modules", less_is_better=True, digits=0),
@@ -104,6 +124,8 @@ ASGIREF = "asgiref on uvicorn"
 NATIVE = "native ASGI on uvicorn"
 GTHREAD = "gunicorn gthread"
 GRANIAN = "granian"
+UVICORN = "uvicorn"
+GUNICORN_ASGI = "gunicorn asgi"
 BARE = "pass"
 IMPORT = "import bridges"
 
@@ -111,6 +133,9 @@ PLAIN = "benchmarks.apps.wsgi"
 TWIN = "benchmarks.apps.asgi"
 GEVENT = "benchmarks.apps.gevent_wsgi"
 FLASK = "benchmarks.apps.flask_wsgi:app"
+STARLETTE = "benchmarks.apps.starlette_asgi:app"
+CROWD = "benchmarks.apps.crowd_wsgi:app"
+ECHO = "benchmarks.apps.echo_asgi:echo"
 
 SERVER_MODULES = (
     "bridges.server",
@@ -160,6 +185,84 @@ def stream_on_gthread(
         targets=targets,
         chart="seconds",
         subject=OURS_ON_GTHREAD,
+    )
+
+
+def server_wsgi(app: str, *, name: str, title: str, targets: tuple[Target, ...]) -> Work:
+    """Make the work of a small answer from a WSGI app on the server and its peers."""
+    return Work(
+        plan="p8",
+        name=name,
+        title=title,
+        method=Load(),
+        contenders=(
+            contenders.server(app),
+            contenders.gthread(app),
+            contenders.granian(app),
+            contenders.waitress(app),
+        ),
+        targets=targets,
+        chart="cpu_us",
+        subject=SERVER,
+    )
+
+
+def server_asgi(app: str, *, name: str, title: str, targets: tuple[Target, ...]) -> Work:
+    """Make the work of a small answer from an ASGI app on the server and its peers."""
+    return Work(
+        plan="p9",
+        name=name,
+        title=title,
+        method=Load(),
+        contenders=(
+            contenders.server(app),
+            contenders.uvicorn(app),
+            contenders.granian_asgi(app),
+            contenders.gunicorn_asgi(app),
+            contenders.hypercorn(app),
+        ),
+        targets=targets,
+        chart="cpu_us",
+        subject=SERVER,
+    )
+
+
+def beset(method: Crowd, *, name: str, title: str, targets: tuple[Target, ...]) -> Work:
+    """Make the work of a crowd before a WSGI app on the server and its peers."""
+    return Work(
+        plan="p11",
+        name=name,
+        title=title,
+        method=method,
+        contenders=contenders.beset(CROWD),
+        targets=(
+            Target("slower", "value", 2.0, subject=SERVER),
+            Target("held", "value", 0.0, subject=SERVER),
+            *targets,
+        ),
+        chart="p99_ms",
+        subject=SERVER,
+    )
+
+
+def echo(connections: int, size: int, *, name: str, title: str) -> Work:
+    """Make the work of websocket messages that come back."""
+    return Work(
+        plan="ws",
+        name=name,
+        title=title,
+        method=Echo(connections, size),
+        contenders=(
+            contenders.server(ECHO),
+            contenders.uvicorn_websockets(ECHO, "websockets"),
+            contenders.uvicorn_websockets(ECHO, "websockets-sansio"),
+            contenders.uvicorn_websockets(ECHO, "wsproto"),
+            contenders.gunicorn_asgi(ECHO),
+            contenders.granian_asgi(ECHO),
+        ),
+        targets=(Target("trip_us", "ratio", 1.0, "uvicorn, wsproto", subject=SERVER),),
+        chart="trip_us",
+        subject=SERVER,
     )
 
 
@@ -312,6 +415,98 @@ WORKS: tuple[Work, ...] = (
         targets=(Target("rate", "up_to", 2_000.0, NATIVE_ON_GEVENT, subject=OURS_ON_GEVENT),),
         chart="rate",
         subject=OURS_ON_GEVENT,
+    ),
+    server_wsgi(
+        f"{PLAIN}:hello",
+        name="p8-hello",
+        title="Hello from a bare WSGI app on the server",
+        targets=(Target("cpu_us", "ratio", 4.0, GTHREAD, subject=SERVER),),
+    ),
+    server_wsgi(
+        FLASK,
+        name="p8-flask",
+        title="Hello from Flask on the server",
+        targets=(
+            Target("cpu_us", "ratio", 2.5, GTHREAD, subject=SERVER),
+            Target("cpu_us", "ratio", 1.0, GRANIAN, subject=SERVER),
+        ),
+    ),
+    server_asgi(
+        f"{TWIN}:hello",
+        name="p9-hello",
+        title="Hello from a bare ASGI app on the server",
+        targets=(
+            Target("cpu_us", "ratio", 1.6, UVICORN, subject=SERVER),
+            Target("cpu_us", "ratio", 1.6, GRANIAN, subject=SERVER),
+        ),
+    ),
+    server_asgi(
+        STARLETTE,
+        name="p9-starlette",
+        title="Hello from Starlette on the server",
+        targets=(Target("cpu_us", "ratio", 1.3, UVICORN, subject=SERVER),),
+    ),
+    Work(
+        plan="p10",
+        name="p10-asgi",
+        title="Hello from a bare ASGI app, gunicorn with BridgeWorker",
+        method=Load(),
+        contenders=(
+            contenders.worker_asgi(f"{TWIN}:hello"),
+            contenders.gunicorn_asgi(f"{TWIN}:hello"),
+        ),
+        targets=(Target("rate", "ratio", 1.5, GUNICORN_ASGI, subject=WORKER),),
+        chart="rate",
+        subject=WORKER,
+    ),
+    Work(
+        plan="p10",
+        name="p10-wsgi",
+        title="Hello from a bare WSGI app, gunicorn with BridgeWorker, 10 threads",
+        method=Load(),
+        contenders=(
+            contenders.worker_wsgi(f"{PLAIN}:hello"),
+            contenders.gthread(f"{PLAIN}:hello"),
+        ),
+        targets=(Target("rate", "ratio", 2.5, GTHREAD, subject=WORKER),),
+        chart="rate",
+        subject=WORKER,
+    ),
+    beset(
+        Crowd(idle=1_000, stalled=500),
+        name="p11-crowd",
+        title="8 clients of a WSGI app among 1,000 idle connections and 500 that do not read 1 MiB",
+        targets=(Target("lost", "value", 0.0, subject=SERVER),),
+    ),
+    beset(
+        Crowd(dripping=1_000),
+        name="p11-drip",
+        title="8 clients of a WSGI app among 1,000 connections that send a byte a second",
+        targets=(),
+    ),
+    echo(
+        1,
+        100,
+        name="ws-1-small",
+        title="Websocket messages of 100 bytes to and fro, one connection",
+    ),
+    echo(
+        100,
+        100,
+        name="ws-100-small",
+        title="Websocket messages of 100 bytes to and fro, 100 connections",
+    ),
+    echo(
+        1,
+        65_536,
+        name="ws-1-big",
+        title="Websocket messages of 64 KiB to and fro, one connection",
+    ),
+    echo(
+        100,
+        65_536,
+        name="ws-100-big",
+        title="Websocket messages of 64 KiB to and fro, 100 connections",
     ),
     Work(
         plan="p12",

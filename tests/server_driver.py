@@ -43,6 +43,9 @@ TICK_SECONDS = 0.5
 HIGH_WATER_BYTES = 65_536
 LOW_WATER_BYTES = 16_384
 
+# What does not come within this time never will.
+PATIENCE_SECONDS = 15.0
+
 CLIENT = ("192.0.2.1", 50_000)
 SERVER = ("192.0.2.80", 8_000)
 
@@ -634,16 +637,24 @@ async def _serve_bytes(
 
 
 @asynccontextmanager
-async def serving(app: Any, **options: Any) -> AsyncIterator[Server]:
-    """Run the server on a free port of the loopback, on the running loop; no task may be left at the end."""
+async def serving(app: Any, *, complaints: int = 0, **options: Any) -> AsyncIterator[Server]:
+    """Run the server on a free port of the loopback, on the running loop; no task may be left at the end.
+
+    Args:
+        app: of either kind.
+        complaints: how often something is logged at warning or above.
+        **options: of ``Server``.
+    """
     before = asyncio.all_tasks()
-    asyncio.get_running_loop().slow_callback_duration = (
-        math.inf
-    )  # says nothing but that the machine is busy
-    with Complaints() as complaints:
-        async with Server(app, **{"port": 0, "access_log": "off", **options}) as server:
+    loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = math.inf  # says nothing but that the machine is busy
+    # A test that fails does not wait for what it left.
+    options = {"port": 0, "access_log": "off", "graceful_seconds": 5, **options}
+    with Complaints() as logged:
+        async with Server(app, **options) as server:
             yield server
-        assert complaints.take() == []
+        lines = logged.take()
+        assert len(lines) == complaints, lines
     assert asyncio.all_tasks() == before, "tasks are left"
 
 
@@ -663,11 +674,16 @@ async def connected(
             pass  # the server was quicker
 
 
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """Read until the server ends the connection."""
+    return await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
+
+
 async def fetch(server: Server, request: bytes, methods: Sequence[str] = ()) -> list[Response]:
     """Send bytes on a connection of their own, and read all responses until the server ends it."""
     async with connected(server) as (reader, writer):
         writer.write(request)
-        return responses(await reader.read(), methods, closed=True)[0]
+        return responses(await read_to_end(reader), methods, closed=True)[0]
 
 
 # Applications and requests.
@@ -675,6 +691,7 @@ async def fetch(server: Server, request: bytes, methods: Sequence[str] = ()) -> 
 
 async def echo_asgi(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with method, path and body, all of which is read first."""
+    assert scope["type"] == "http", "this application has no lifespan"
     body, more = b"", True
     while more:
         message = await receive()

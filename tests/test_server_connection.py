@@ -710,11 +710,14 @@ async def test_a_refused_client_that_goes_on_sending_gets_its_answer() -> None:
 
 @pytest.mark.spec("RFC 9112", "section 9.6")
 async def test_a_refused_client_that_sends_very_much_is_cut_off() -> None:
-    """There is a bound to that."""
+    """There is a bound to that: it can send no more, which lets it look at the answer, and soon it is let go."""
     async with driving(ready_asgi, max_body_bytes=100) as driver:
         client = driver.connect()
         await client.send(get("/", "Content-Length: 10000000", method="POST"))
         await client.send(*[b"b" * 100_000] * 11)
+        assert client.response().status == 413
+        assert not client.transport.is_reading() and not client.transport.is_lost
+        await driver.advance(3)
         assert client.transport.is_lost
 
 

@@ -22,6 +22,7 @@ from server_driver import (
     get,
     on_real_loops,
     post,
+    read_to_end,
     serving,
 )
 
@@ -463,7 +464,7 @@ async def test_shutdown_runs_behind_the_last_request() -> None:
             await asyncio.open_connection("127.0.0.1", port)
         assert not stop.done()
         app.gate.set()
-        assert (await reader.read()).endswith(b"GET /a ")
+        assert (await read_to_end(reader)).endswith(b"GET /a ")
         await stop
     assert app.events == ["startup", "begin /a state", "end /a", "shutdown"]
 
@@ -481,7 +482,7 @@ async def test_force_cuts_off_what_stop_waits_for() -> None:
         stop = asyncio.ensure_future(server.stop())
         await asyncio.sleep(0)
         server.force()
-        assert await reader.read() == b""
+        assert await read_to_end(reader) == b""
         await stop
     assert app.events == ["startup", "begin /a state", "end /a", "shutdown"]
 
@@ -738,7 +739,7 @@ async def test_a_client_is_never_left_without_an_end() -> None:
     await began.wait()
     await server.stop()
     for reader, writer in pairs:
-        await reader.read()
+        await read_to_end(reader)
         writer.close()
         try:
             await writer.wait_closed()

@@ -410,11 +410,21 @@ def test_parts_of_files_mix_with_chunks() -> None:
 
 @pytest.mark.spec("FR 106")
 def test_file_up_to_its_end() -> None:
-    """Without a count nobody knows the length beforehand, so that none is checked."""
+    """Without a count it is all that the Content-Length still promises, or all that there is."""
     events = begun(length=6)
-    assert events.extension({"type": FILE, "file": 7}) == SendFile(7, None, None, False)
-    assert events.remaining is None
+    assert events.body({"type": "http.response.body", "body": b"ab", "more_body": True}) == b"ab"
+    assert events.extension({"type": FILE, "file": 7}) == SendFile(7, None, 4, False)
     events.finish()
+    events = begun()
+    assert events.extension({"type": FILE, "file": 7}) == SendFile(7, None, None, False)
+    events.finish()
+
+
+@pytest.mark.spec("FR 106")
+def test_file_without_a_count_within_a_body_of_known_length() -> None:
+    """What follows it could not be held to the Content-Length."""
+    events = begun(length=6)
+    mistake(lambda: events.extension({"type": FILE, "file": 7, "more_body": True}), "without count")
 
 
 @pytest.mark.spec("FR 106")

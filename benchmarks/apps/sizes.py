@@ -15,3 +15,10 @@ BLOCK = b"d" * BLOCK_BYTES
 # Whole blocks, as near to 200 MB and 300 MB as they come, so that Content-Length is exact.
 DOWNLOAD_BYTES = 200_000_000 // BLOCK_BYTES * BLOCK_BYTES
 UPLOAD_BYTES = 300_000_000 // BLOCK_BYTES * BLOCK_BYTES
+
+# Pieces of 16 KiB, each with a number of eight digits in front, as a framework's pieces differ.
+LIST_PARTS = 64
+LIST_FILLER = b"l" * (16 * 1024 - 8)
+LIST_BYTES = LIST_PARTS * 16 * 1024
+
+MEETING_SECONDS = 5.0

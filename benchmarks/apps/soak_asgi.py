@@ -1,6 +1,6 @@
 """The probe app of the ASGI soak: each way an app can answer, and a door that counts what is under way.
 
-``SOAK_ADAPTER`` names the adapter, ``SOAK_THREADS`` how many requests can be in here at once.
+``SOAK_ADAPTER`` names the adapter, or says ``none``, and ``SOAK_THREADS`` how many requests can be in here at once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.soak_terms import (
     MEETING_SECONDS,
     STREAM_PARTS,
     TICK_SECONDS,
+    WEBSOCKET_MESSAGES,
 )
 
 THREADS = int(os.environ["SOAK_THREADS"])
@@ -199,6 +200,18 @@ def work_in_a_thread() -> int:
     return threading.get_ident()
 
 
+async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send messages back until the client leaves, or end it by itself after a few."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    for _ in range(WEBSOCKET_MESSAGES):
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await send({**message, "type": "websocket.send"})
+    await send({"type": "websocket.close", "code": 1000})
+
+
 async def meeting(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer once as many requests are in here as the host can have: none of its threads is lost."""
     barrier: asyncio.Barrier = scope["state"]["barrier"] if "state" in scope else no_lifespan()
@@ -235,6 +248,7 @@ HANDLERS: dict[str, Handler] = {
     "/error": error,
     "/late-error": late_error,
     "/background": background,
+    "/websocket": websocket,
     "/sensitive": sensitive,
     "/meeting": meeting,
     "/account": account,
@@ -289,5 +303,10 @@ def with_a2wsgi() -> Any:
     return ASGIMiddleware(probe)
 
 
-ADAPTERS = {"bridges": with_bridges, "a2wsgi": with_a2wsgi}
+def alone() -> Any:
+    """Leave the probe as it is, for a server that takes it so."""
+    return probe
+
+
+ADAPTERS = {"bridges": with_bridges, "a2wsgi": with_a2wsgi, "none": alone}
 app = ADAPTERS[os.environ["SOAK_ADAPTER"]]()

@@ -1,10 +1,11 @@
 """The probe app of the soak: each way an app can answer, and two doors that look into the pool.
 
-``SOAK_ADAPTER`` names the adapter as in `wrapped`, ``SOAK_THREADS`` its number of pool threads.
+``SOAK_ADAPTER`` names the adapter, or says ``none``, and ``SOAK_THREADS`` the number of threads for requests.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -30,6 +31,25 @@ Environ = dict[str, Any]
 Handler = Callable[[Environ, Any], Iterable[bytes]]
 
 
+class Account:
+    """Requests that are in here, for a server that does not let its pool be seen."""
+
+    lock = threading.Lock()
+    busy = 0
+
+
+@contextlib.contextmanager
+def under_way() -> Iterator[None]:
+    """Count a request, in its call and, where it is a generator, up to its close."""
+    with Account.lock:
+        Account.busy += 1
+    try:
+        yield
+    finally:
+        with Account.lock:
+            Account.busy -= 1
+
+
 def hello(environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Answer a few bytes."""
     return answer(start_response, HELLO)
@@ -37,17 +57,19 @@ def hello(environ: Environ, start_response: Any) -> Iterable[bytes]:
 
 def stream(environ: Environ, start_response: Any) -> Iterator[bytes]:
     """Yield blocks of undeclared total length."""
-    start_response("200 OK", [("Content-Type", "application/octet-stream")])
-    for _ in range(STREAM_PARTS):
-        yield BLOCK
+    with under_way():
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        for _ in range(STREAM_PARTS):
+            yield BLOCK
 
 
 def events(environ: Environ, start_response: Any) -> Iterator[bytes]:
     """Yield server-sent events with a pause before each."""
-    start_response("200 OK", [("Content-Type", "text/event-stream")])
-    for number in range(EVENT_COUNT):
-        time.sleep(EVENT_SECONDS)
-        yield b"data: %d\n\n" % number
+    with under_way():
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        for number in range(EVENT_COUNT):
+            time.sleep(EVENT_SECONDS)
+            yield b"data: %d\n\n" % number
 
 
 def upload(environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -73,9 +95,10 @@ def error(environ: Environ, start_response: Any) -> Iterable[bytes]:
 
 def late_error(environ: Environ, start_response: Any) -> Iterator[bytes]:
     """Fail in the middle of the answer."""
-    start_response("200 OK", [("Content-Type", "application/octet-stream")])
-    yield BLOCK
-    raise RuntimeError("the probe app fails late as it was asked to")
+    with under_way():
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        yield BLOCK
+        raise RuntimeError("the probe app fails late as it was asked to")
 
 
 def meeting(environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -89,11 +112,14 @@ def meeting(environ: Environ, start_response: Any) -> Iterable[bytes]:
 
 
 def account(environ: Environ, start_response: Any) -> Iterable[bytes]:
-    """Answer what the pool says of itself, or nulls where the adapter has no such door."""
+    """Answer what the pool says of itself, or what is counted here where it is not to be seen."""
     snapshot = getattr(getattr(app, "pool", None), "snapshot", None)
-    state = snapshot() if snapshot is not None else None
-    names = ("busy", "queued", "threads", "idle", "stuck", "served")
-    found = {name: getattr(state, name, None) for name in names}
+    if snapshot is None:
+        found = {"busy": Account.busy, "queued": 0}
+    else:
+        state = snapshot()
+        names = ("busy", "queued", "threads", "idle", "stuck", "served")
+        found = {name: getattr(state, name, None) for name in names}
     return answer(start_response, json.dumps(found).encode("ascii"))
 
 
@@ -121,7 +147,13 @@ def probe(environ: Environ, start_response: Any) -> Iterable[bytes]:
     handler = HANDLERS.get(environ["PATH_INFO"])
     if handler is None:
         return answer(start_response, b"no such path", "404 Not Found")
-    return handler(environ, start_response)
+    with under_way():
+        return handler(environ, start_response)
+
+
+def alone() -> Any:
+    """Leave the probe as it is, for a server that takes it so."""
+    return probe
 
 
 def with_bridges() -> Any:
@@ -138,5 +170,5 @@ def with_a2wsgi() -> Any:
     return WSGIMiddleware(probe, workers=THREADS)
 
 
-ADAPTERS = {"bridges": with_bridges, "a2wsgi": with_a2wsgi}
+ADAPTERS = {"bridges": with_bridges, "a2wsgi": with_a2wsgi, "none": alone}
 app = ADAPTERS[os.environ["SOAK_ADAPTER"]]()

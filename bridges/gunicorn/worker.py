@@ -78,6 +78,8 @@ class BridgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         Raises:
             RuntimeError: one is refused, or wrong; gunicorn prints the sentence and ends.
         """
+        if getattr(cfg, "bridges_config", None) is not None:
+            return  # of our command line, which has read and checked every option
         try:
             options_of(cfg)
         except ConfigError as error:

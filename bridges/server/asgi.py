@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Coroutine
 from contextvars import Context
@@ -16,7 +17,7 @@ from ..errors import ClientDisconnected
 from ..translate.response_events import EarlyHint, RawResponseEvents, SendFile, SendPath, Trailers
 from ..typing import Message, RawHeaders
 from .exchange import Exchange
-from .files import send_descriptor, send_path
+from .files import open_file, send_descriptor
 from .head import RequestHead
 
 if TYPE_CHECKING:
@@ -211,15 +212,23 @@ class ASGIExchange(Exchange):
             await self._send_file(event)
 
     async def _send_file(self, event: SendPath | SendFile) -> None:
+        if isinstance(event, SendFile):
+            await self._send_part(event.file, event.offset, event.count)
+            return
+        file = await asyncio.to_thread(open_file, event.path)
+        try:
+            await self._send_part(file, 0, event.length)
+        finally:
+            os.close(file)
+
+    async def _send_part(self, file: int, offset: int | None, count: int | None) -> None:
         events = self._events
+        last = events.body_ended
         if self._head_due:
-            self._write_head(b"", last=events.body_ended, whole=True)
+            self._write_head(b"", last, whole=True)
         if events.body_allowed:
-            if isinstance(event, SendPath):
-                await send_path(self, event.path, event.length)
-            else:
-                await send_descriptor(self, event.file, event.offset, event.count)
-            if events.body_ended:
+            await send_descriptor(self, file, offset, count)
+            if last:
                 self.go_on(b"", True, trailers=events.wants_trailers)
 
     # The task.
@@ -245,7 +254,8 @@ class ASGIExchange(Exchange):
         """Take it that the application returned before its response was complete."""
         if not (self._reader_gone and self.status):
             self._events.finish()
-        elif _is_event_stream(self._events.headers):
+            raise self._events.error("gave up its response", "")
+        if _is_event_stream(self._events.headers):
             self.go_on(b"", True)  # which has no other end than this
         else:
             self.connection.cut("the response ended when its client was gone")

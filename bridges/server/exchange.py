@@ -205,7 +205,10 @@ class Exchange(ABC):
         framing, transport = self.framing, self.connection.transport
         if framing.transfer is Transfer.CHUNKED:
             end = b"\r\n0\r\n\r\n" if last else b"\r\n"
-            transport.writelines((b"%x\r\n" % len(body), body, end))
+            # Not writelines(), which on some Pythons forgets to say when the client is slower (CVE-2024-12254).
+            transport.write(b"%x\r\n" % len(body))
+            transport.write(body)
+            transport.write(end)
         elif framing.transfer is not Transfer.NONE:
             transport.write(body)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ApplicationProtocolError, ClientDisconnected
@@ -17,18 +18,20 @@ _BLOCK_BYTES: Final = 262_144
 _NO_CLIENT: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
 
 
-async def send_path(exchange: Exchange, path: str, length: int | None) -> None:
-    """Send the file at a path as the body, as far as ``length`` bytes go.
+def open_file(path: str) -> int:
+    """Open the file that is to be a response, and give its descriptor; blocks, so not on the loop.
 
     Raises:
-        OSError: the file cannot be opened or read, or the client has left.
-        ApplicationProtocolError: it is shorter than ``length``.
+        OSError: it cannot be opened, or is no regular file.
     """
-    file = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        await send_descriptor(exchange, file, 0, length)
-    finally:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+    except OSError:
         os.close(file)
+        raise
+    return file
 
 
 async def send_descriptor(
@@ -106,6 +109,7 @@ async def _send_some(exchange: Exchange, out: int, file: int, offset: int, size:
         return -1
     except OSError as error:
         if error.errno in _NO_CLIENT:
+            exchange.connection.cut("the client left")
             raise ClientDisconnected("the client left") from error
         raise
     exchange.sent += done

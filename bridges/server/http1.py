@@ -92,6 +92,7 @@ class Connection(asyncio.Protocol):
     reads_paused = False
     _closing = False
     _lingered: int | None = None
+    _is_unread = False
     _half_closed = False
     _lost = False
     _one_too_many = False
@@ -137,7 +138,9 @@ class Connection(asyncio.Protocol):
         self._buffer = data
         if self._exchange is None:
             self._advance()
-        elif len(data) >= _READ_AHEAD_BYTES:
+        if len(self._buffer) - self._position >= _READ_AHEAD_BYTES and (
+            self._exchange is not None or self.write_paused
+        ):
             self.pause_reading()
 
     def _take_rest(self, data: bytes) -> bytes:
@@ -149,7 +152,7 @@ class Connection(asyncio.Protocol):
             return b""
         self._lingered += len(data)
         if self._lingered > _LINGER_BYTES:
-            self.transport.abort()
+            self.transport.pause_reading()  # who cannot send any more looks at what came back
         return b""
 
     def eof_received(self) -> bool:
@@ -190,6 +193,9 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Learn that it has caught up."""
         self.write_paused = False
+        if self._closing:
+            self._watch_the_end()
+            return
         self.unwatch_writing()
         if self._exchange is not None:
             self._exchange.resume_writing()
@@ -344,14 +350,14 @@ class Connection(asyncio.Protocol):
 
     def want_body(self) -> None:
         """Learn that the application waits for the request body."""
-        if self._continue_owed:
-            self._continue_owed = False
-            exchange = self._exchange
-            # Once the response has begun, an interim one would pass for a part of it.
-            if exchange is not None and not exchange.status and self._body is not None:
-                self.transport.write(_CONTINUE)
-            self._expect_body()
-        self.read_on()
+        if not self._continue_owed:
+            return
+        self._continue_owed = False
+        exchange = self._exchange
+        # Once the response has begun, an interim one would pass for a part of it.
+        if exchange is not None and not exchange.status and self._body is not None:
+            self.transport.write(_CONTINUE)
+        self._expect_body()
 
     def _feed_body(self, data: bytes) -> bytes:
         """Read the body; gives what came behind its end."""
@@ -410,6 +416,7 @@ class Connection(asyncio.Protocol):
             self._idle()
 
     def _refuse_rest(self, refusal: PeerProtocolError) -> None:
+        self._is_unread = True
         exchange = self._exchange
         if exchange is None:
             self._close()  # it was answered long ago
@@ -477,7 +484,9 @@ class Connection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """Look at what is late."""
         if self.writing_deadline <= now:
-            if self._unwritten - self.transport.get_write_buffer_size() < _PROGRESS_BYTES:
+            if self._closing and not self.transport.get_write_buffer_size():
+                self._watch_the_end()
+            elif self._unwritten - self.transport.get_write_buffer_size() < _PROGRESS_BYTES:
                 self.cut("the client does not read")
             else:
                 self.watch_writing()
@@ -527,19 +536,25 @@ class Connection(asyncio.Protocol):
         self._closing = True
         transport = self.transport
         self.read_on()
-        unread = linger or self._body is not None or bool(self._buffer)
+        unread = linger or self._is_unread or self._body is not None or bool(self._buffer)
         self._forget()
         self._body = None
+        self.reading_deadline = math.inf
         if unread and not self._half_closed and transport.can_write_eof():
             self._lingered = 0
             transport.write_eof()
-            self.reading_deadline = self.service.in_seconds(_LINGER_SECONDS)
         else:
             transport.close()
-            self.reading_deadline = math.inf
-        if transport.get_write_buffer_size():
+        self._watch_the_end()
+
+    def _watch_the_end(self) -> None:
+        """Give the client its time for what is unwritten, and then for closing its side."""
+        if self.transport.get_write_buffer_size():
             self.watch_writing()
-            self.reading_deadline = math.inf
+        else:
+            self.unwatch_writing()
+            if self._lingered is not None:
+                self.reading_deadline = self.service.in_seconds(_LINGER_SECONDS)
 
     def cut(self, reason: str, reset: bool = False) -> None:
         """End the connection at once.

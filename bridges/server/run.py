@@ -37,6 +37,7 @@ _log = logging.getLogger("bridges.server")
 
 # What nginx writes of a client that left before its response began.
 _CLIENT_LEFT: Final = 499
+_WIND_DOWN_SECONDS: Final = 1.0
 _TLS_HANDSHAKE_SECONDS: Final = 15.0
 # A unix socket's file is for those who made it to remove: other processes may accept from it, too.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -215,6 +216,15 @@ class Server:
         if self._listeners is not None:
             self._listeners.close()
 
+    async def wind_down(self) -> None:
+        """Accept no more connections, and let those that are idle be used for a moment: a proxy may be using one.
+
+        Answers say that their connection ends. It is for servers that others send requests to without looking.
+        """
+        self.stop_accepting()
+        if self._service is not None:
+            await self._service.wind_down(min(self.config.graceful_seconds / 8, _WIND_DOWN_SECONDS))
+
     async def stop(self) -> None:
         """Accept no more, let what is under way end, and run the application's shutdown, within the limits."""
         self.stop_accepting()
@@ -223,7 +233,9 @@ class Server:
         if service is not None:
             await service.drain(self.config.graceful_seconds)
         if self._lifespan is not None and self._lifespan_task is not None:
-            await self._lifespan.stop(self.config.shutdown_seconds)
+            # One that is still in its startup has nothing to shut down.
+            seconds = self.config.shutdown_seconds if self._lifespan.ready else 0
+            await self._lifespan.stop(seconds)
             await self._lifespan_task
         if service is not None:
             await asyncio.to_thread(service.pool.shutdown, self.config.disconnect_grace_seconds)
@@ -231,8 +243,9 @@ class Server:
 
     def force(self) -> None:
         """Cut off what is still under way; while ``stop`` waits for it."""
-        if self._draining is not None:
-            for connection in list(self._draining.connections):
+        service = self._draining or self._service
+        if service is not None:
+            for connection in list(service.connections):
                 connection.cut("the server was told twice to stop")
 
 

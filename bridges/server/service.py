@@ -153,6 +153,11 @@ class Service:
         for callback in callbacks:
             callback()
 
+    async def wind_down(self, seconds: float) -> None:
+        """End each connection with its next answer, for so many seconds."""
+        self.stopping = True
+        await self._until_quiet(seconds)
+
     async def drain(self, seconds: float) -> None:
         """Begin no new requests, and let those under way end, for ``seconds`` at most; then cut them off.
 

@@ -19,6 +19,9 @@ class Stoppable(Protocol):
     async def start(self) -> None:
         """Bind, run the application's startup, and accept connections."""
 
+    async def wind_down(self) -> None:
+        """Accept no more connections, and let those that are idle be used for a moment."""
+
     async def stop(self) -> None:
         """Accept no more, let what is under way end, and run the application's shutdown."""
 
@@ -76,6 +79,7 @@ async def serve_until_told(
             started()
             await told.wait()
             _log.info("stopping")
+            await server.wind_down()
             await server.stop()
     finally:
         if leash is not None:

@@ -310,14 +310,23 @@ class ResponseEvents:
         offset = self._size(message, "offset")
         count = self._size(message, "count")
         more_body = bool(message.get("more_body", False))
-        if count is None:
-            self.remaining = None  # the host will find the end of the file
-        else:
+        if count is None and self.remaining is not None:
+            count = self._rest_of_body(more_body)
+        if count is not None:
             self._count(count, more_body)
         self._body_begun = True
         if not more_body:
             self._end_body()
         return SendFile(file, offset, count, more_body)
+
+    def _rest_of_body(self, more_body: bool) -> int | None:
+        """Give the length that a file without one must have."""
+        if more_body:
+            raise self.error(
+                "sent http.response.zerocopysend without count within a body of known length",
+                _LENGTH_CLAUSE,
+            )
+        return self.remaining
 
     def _trailers(self, message: Message) -> Trailers:
         clause = f'{_EXTENSIONS_CLAUSE} "HTTP Trailers"'
