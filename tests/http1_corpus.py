@@ -380,7 +380,7 @@ def responses(
         then: method of the request of any further response.
 
     Returns:
-        The final responses, and the statuses of all interim ones.
+        The final responses, and the statuses of all interim ones, which need no final one behind them.
 
     Raises:
         h11.RemoteProtocolError: the bytes are no sequence of responses.
@@ -404,8 +404,6 @@ def _response(
     client.send(h11.Request(method=method, target="/", headers=[("host", "a.example")]))
     client.send(h11.EndOfMessage())
     client.receive_data(written)
-    if closed:
-        client.receive_data(b"")
     interim: list[int] = []
     head: h11.Response | None = None
     body = b""
@@ -417,6 +415,9 @@ def _response(
             head = event
         elif isinstance(event, h11.Data):
             body += event.data
+        elif event is h11.NEED_DATA and closed and (head or client.trailing_data[0]):
+            closed = False
+            client.receive_data(b"")
         else:
             break
     if head is None:

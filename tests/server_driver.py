@@ -14,6 +14,7 @@ import logging
 import math
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -58,17 +59,23 @@ class ClockLoop(asyncio.SelectorEventLoop):
 
     Attributes:
         now: its time in seconds.
+        timers: how many were set.
         outside: how many functions run in threads for it.
     """
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.timers = 0
         self.outside = 0
         super().__init__()
         self.slow_callback_duration = math.inf
 
     def time(self) -> float:
         return self.now
+
+    def call_at(self, *arguments: Any, **details: Any) -> asyncio.TimerHandle:
+        self.timers += 1
+        return super().call_at(*arguments, **details)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
         self.outside += 1
@@ -190,6 +197,7 @@ class FakeTransport(asyncio.Transport):
         aborted: True if the connection was cut.
         ended: True once the client sees the end of what the server sends.
         pauses: how often reading was paused.
+        writes: how often something was written.
         incoming: what was sent and not yet read; None is the end.
     """
 
@@ -215,6 +223,7 @@ class FakeTransport(asyncio.Transport):
         self.aborted = False
         self.ended = False
         self.pauses = 0
+        self.writes = 0
 
     def open(self, protocol: asyncio.Protocol) -> None:
         """Tell the protocol that there is a connection."""
@@ -288,6 +297,7 @@ class FakeTransport(asyncio.Transport):
         if self._closing:
             self.late += data
             return
+        self.writes += 1
         if not self._buffer:
             self._writer_context = contextvars.copy_context()
         self._buffer += data
@@ -530,11 +540,13 @@ class Driver:
     async def settle(self) -> None:
         """Let everything run that does not wait for time, for a client, or for an event of the test."""
         calls = self.service.gate._calls
-        while True:
+        never = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < never:
             await asyncio.sleep(0)
             # In this order: a thread that has come to rest rings no more.
             if not (self._pool.is_busy or calls or self.loop.has_work()):
                 return
+        raise AssertionError("the server does not come to rest")
 
     async def advance(self, seconds: float) -> None:
         """Let time pass."""

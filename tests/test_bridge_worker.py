@@ -67,6 +67,9 @@ class Worker(BridgeWorker):
     def init_signals(self) -> None:
         """Leave the signals of the test's process alone."""
 
+    def _ignore_signals(self) -> None:
+        """Leave them alone in the end, too."""
+
     def _end_in(self, seconds: float) -> None:
         self.exits_in = seconds
 
@@ -133,15 +136,32 @@ Begin = Callable[..., Running]
 
 
 @pytest.fixture
-def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
-    """Give a function that starts a worker with an application and settings; it ends with the test."""
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what the environment may say."""
     for name in list(os.environ):
         if name.startswith("BRIDGES_") or name in ("SCRIPT_NAME", "FORWARDED_ALLOW_IPS"):
             monkeypatch.delenv(name)
-    begun: list[Running] = []
+
+
+@pytest.fixture
+def opened() -> Iterator[list[logging.Handler]]:
+    """Give a list for handlers, which are closed in the end, when loggers are what they were."""
+    opened: list[logging.Handler] = []
     loggers = [logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access", "bridges")]
     before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
-    opened: list[logging.Handler] = []
+    yield opened
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+    for handler in opened:
+        handler.close()
+
+
+@pytest.fixture
+def begin(tmp_path: Path, no_variables: None, opened: list[logging.Handler]) -> Iterator[Begin]:
+    """Give a function that starts a worker with an application and settings; it ends with the test."""
+    begun: list[Running] = []
 
     def start(
         app: Any,
@@ -171,14 +191,6 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
             each.close()
         for descriptor in worker.PIPE:
             os.close(descriptor)
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        for handler in logger.handlers[:]:
-            if handler not in handlers:
-                logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
-    for handler in opened:
-        handler.close()
 
 
 def wsgi(environ: Any, start_response: Any) -> list[bytes]:
@@ -391,6 +403,14 @@ def test_settings_without_effect_are_named(settings: dict[str, Any], name: str) 
     assert list(warnings_for(config(), {})) == []
     (warning,) = warnings_for(config(**settings), {})
     assert warning.startswith(name)
+
+
+def test_warnings_are_in_the_log(begin: Begin) -> None:
+    """The first worker says them, unless the command line has read the variables itself."""
+    running = begin(wsgi, strip_header_spaces=True)
+    assert running.get().status_code == 200
+    assert running.stop() is None
+    assert "[WARNING] strip_header_spaces has no effect" in running.log("error.log")
 
 
 def test_variables_without_effect_are_named() -> None:
@@ -1170,6 +1190,19 @@ def test_requests_under_way_are_answered_at_a_stop(begin: Begin) -> None:
     until(lambda: stopping.stopping)
     held.go.set()
     assert request.wait().headers["connection"] == "close"
+    assert running.join() is None
+
+
+@pytest.mark.slow
+@pytest.mark.spec("FR 119")
+def test_a_request_on_an_idle_connection_is_answered_at_a_stop(begin: Begin) -> None:
+    """A client that was promised its connection may be sending when the worker stops: that request is not lost."""
+    running = begin(wsgi)
+    with running.client() as client:
+        assert "connection" not in client.get("/").headers
+        running.worker.handle_exit(signal.SIGTERM, None)
+        until(lambda: running.worker.sockets[0].sock is None)
+        assert client.get("/").headers["connection"] == "close"
     assert running.join() is None
 
 

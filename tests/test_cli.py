@@ -770,6 +770,9 @@ class Fake:
         if self.hold == "start":
             await asyncio.Event().wait()
 
+    async def wind_down(self) -> None:
+        pass
+
     async def stop(self) -> None:
         assert "stop" not in self.steps
         self.steps.append("stop")
@@ -857,6 +860,9 @@ def test_the_end_of_the_leash_stops() -> None:
     watched: list[bool] = []
 
     class Leashed(Fake):
+        async def wind_down(self) -> None:
+            pass
+
         async def stop(self) -> None:
             # An end that is still looked at would be seen in every step of the loop.
             watched.append(asyncio.get_running_loop().remove_reader(held))

@@ -651,6 +651,25 @@ async def test_an_application_that_does_not_end_is_cancelled_after_the_grace_tim
 
 
 @pytest.mark.spec("field-reports", "FR 122")
+async def test_what_a_clean_up_raises_is_logged() -> None:
+    """An application that is cancelled and then fails has made a mistake that somebody has to see."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("in the rollback")
+
+    async with driving(app) as driver:
+        client = driver.connect()
+        await client.send(get())
+        await client.leave()
+        await driver.advance(GRACE + 1)
+        (complaint,) = driver.complaints.take()
+        assert complaint.endswith("(ValueError)")
+
+
+@pytest.mark.spec("field-reports", "FR 122")
 async def test_an_application_that_ends_in_time_is_not_cancelled() -> None:
     """It has its grace time to roll back what it began."""
     rolled_back: list[str] = []

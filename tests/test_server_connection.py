@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -203,10 +205,10 @@ async def test_read_ahead_is_bounded() -> None:
     app = Gated()
     async with driving(app) as driver:
         client = driver.connect()
-        count = 3 * READ_AHEAD_BYTES // len(get("/0000"))
+        count = 90
         await client.send(get("/first"))
         for number in range(count):
-            await client.send(get(f"/{number:04}"))
+            await client.send(get(f"/{number:04}", "X-Fill: " + "f" * 2000))
         assert not client.is_read
         unread = sum(map(len, client.transport.incoming))
         assert unread > READ_AHEAD_BYTES
@@ -412,6 +414,53 @@ async def test_a_client_that_has_ended_and_reads_slowly() -> None:
         assert client.is_closed
 
 
+@pytest.mark.spec("issue 4", "traps: a half-closed client dropped without its answer")
+@pytest.mark.spec("RFC 9112", "section 9.6")
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+async def test_a_client_that_has_ended_and_reads_a_stream_slowly(kind: str) -> None:
+    """It has the time of every slow client, though nothing new can be written meanwhile."""
+
+    async def stream_asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(20):
+            await send({"type": "http.response.body", "body": b"x" * 10_000, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    def stream_wsgi(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        return iter([b"x" * 10_000] * 20)
+
+    options = {"buffer_bytes": 20_000, "write_seconds": 60, "disconnect_grace_seconds": 3}
+    async with driving(stream_asgi if kind == "asgi" else stream_wsgi, **options) as driver:
+        client = driver.connect()
+        await client.hold()
+        await client.send_and_end(get())
+        for _ in range(5):
+            await driver.advance(40)
+            await client.take(2000)
+        await client.read_on()
+        assert len(client.response().body) == 200_000
+        assert client.response().complete
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5])
+async def test_a_client_that_has_ended_costs_nothing_while_it_waits(seconds: float) -> None:
+    """However short the grace time, the server does not look after it all the time."""
+    app = Gated()
+    async with driving(app, disconnect_grace_seconds=seconds) as driver:
+        client = driver.connect()
+        await client.send_and_end(get("/a"))
+        await driver.advance(5)
+        before = driver.loop.timers
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert driver.loop.timers - before < 10
+        await driver.advance(60)
+        app.open()
+        await driver.settle()
+        assert client.response().body == b"/a"
+
+
 @pytest.mark.spec("RFC 9112", "section 8")
 @pytest.mark.parametrize(
     "begun", [b"", b"GE", b"GET / HTTP/1.1\r\nHost: a.example\r\n", b"\r\n"], ids=repr
@@ -455,6 +504,66 @@ async def test_a_body_that_its_client_ends_too_early(framing: str) -> None:
             {"type": "http.disconnect"},
         ]
         assert client.is_closed
+
+
+@pytest.mark.spec("issue 4", "2. clients that vanish at every point")
+@pytest.mark.parametrize("manner", ["leaves", "ends"])
+@pytest.mark.parametrize(
+    "request_",
+    [post(b"body"), get("/", "Transfer-Encoding: chunked", method="PUT") + chunked(b"b")],
+)
+@either_echo
+async def test_a_client_that_goes_at_any_byte_of_its_request(
+    echo: Any, request_: bytes, manner: str
+) -> None:
+    """Nothing is logged, nothing is left, and only a whole request is answered."""
+    async with driving(echo) as driver:
+        for size in range(len(request_) + 1):
+            client = driver.connect()
+            await client.send(request_[:size])
+            await (client.leave() if manner == "leaves" else client.half_close())
+            assert client.is_closed, size
+            assert bool(client.received) == (size == len(request_)), size
+        await driver.advance(5)
+        assert driver.service.connections == set()
+        assert driver.tasks == set()
+
+
+@pytest.mark.spec("issue 4", "2. clients that vanish at every point")
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+async def test_a_client_that_goes_at_any_byte_of_its_response(kind: str) -> None:
+    """Wherever the application is by then."""
+
+    async def stream_asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(30):
+            await send({"type": "http.response.body", "body": b"x" * 9_000, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    closed: list[bool] = []
+
+    def stream_wsgi(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            yield from [b"x" * 9_000] * 30
+        finally:
+            closed.append(True)
+
+    async with driving(
+        stream_asgi if kind == "asgi" else stream_wsgi, buffer_bytes=20_000
+    ) as driver:
+        sizes = range(0, 280_000, 7_000)
+        for size in sizes:
+            client = driver.connect()
+            await client.hold()
+            await client.send(get())
+            for _ in range(size // 7_000):
+                await client.take(7_000)
+            await client.leave()
+        await driver.advance(5)
+        assert driver.tasks == set()
+        assert driver.service.pool.snapshot().busy == 0
+        assert len(closed) == (len(sizes) if kind == "wsgi" else 0)
 
 
 # Expect: 100-continue.
@@ -739,6 +848,61 @@ async def test_a_refused_client_over_tls_is_let_go_at_once() -> None:
         await client.send(b"nonsense\r\n\r\n")
         assert client.response().status == 400
         assert client.transport.is_lost
+
+
+@pytest.mark.spec("RFC 9112", "section 8")
+@pytest.mark.parametrize("manner", ["the server stops", "it does not read"])
+async def test_a_body_without_length_is_never_cut_off_as_if_it_were_whole(manner: str) -> None:
+    """A client of HTTP/1.0 takes the end of the connection for the end of the body: it gets a reset instead."""
+    options: list[tuple[Any, ...]] = []
+
+    class Socket:
+        family = 2
+
+        def setsockopt(self, *arguments: Any) -> None:
+            options.append(arguments)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 9_000, "more_body": True})
+
+    async with driving(app, write_seconds=1000 if "stops" in manner else 10) as driver:
+        client = driver.connect(socket=Socket())
+        await client.hold()
+        await client.send(get(version="1.0"))
+        if "stops" in manner:
+            drain = asyncio.ensure_future(driver.service.drain(10))
+        await driver.advance(15)
+        assert client.transport.aborted
+        assert len(options) == 1
+        if "stops" in manner:
+            await drain
+            driver.complaints.take()
+
+
+# Writes.
+
+
+@pytest.mark.spec("issue 4", "2. One write for head and small body")
+@either_echo
+async def test_a_small_response_is_written_at_once(echo: Any) -> None:
+    """Head and body leave in one packet."""
+    async with driving(echo) as driver:
+        client = driver.connect()
+        await client.send(post(b"b" * 1000), post(b"b" * 1000))
+        assert client.transport.writes == 2
+        assert len(client.responses()) == 2
+
+
+@pytest.mark.spec("issue 4", "2. An eager task where Python has it (3.12)")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin later")
+async def test_an_application_that_never_waits_answers_at_once() -> None:
+    """Before the transport has gone on to the next connection."""
+    async with driving(ready_asgi) as driver:
+        client = driver.connect()
+        client.transport.arrive(get("/now"))
+        assert client.response().body == b"/now"
 
 
 # Upgrades.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from server_driver import (
 
 from bridges.errors import ClientDisconnected, ConfigError, LifespanFailed
 from bridges.server.run import Server
+from bridges.server.signals import serve_until_told
 from bridges.typing import Environ, Message, Receive, Scope, Send, StartResponse
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -484,6 +486,39 @@ async def test_force_cuts_off_what_stop_waits_for() -> None:
         server.force()
         assert await read_to_end(reader) == b""
         await stop
+    assert app.events == ["startup", "begin /a state", "end /a", "shutdown"]
+
+
+@pytest.mark.spec("field-reports", "FR 114")
+@pytest.mark.spec("field-reports", "FR 119")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("times", [1, 2])
+@on_real_loops
+async def test_signals_under_load(number: int, times: int) -> None:
+    """The first lets requests end, the second cuts them off; shutdown runs behind them, and others are not harmed."""
+    app = Living()
+    server = Server(app, port=0, access_log="off", disconnect_grace_seconds=0)
+    started = asyncio.Event()
+    serving = asyncio.ensure_future(serve_until_told(server, started=started.set))
+    await started.wait()
+    async with connected(server) as (reader, writer):
+        writer.write(get("/a"))
+        await app.began.wait()
+        port = server.port
+        os.kill(os.getpid(), number)
+        while True:
+            try:
+                _, probe = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                break  # the signal has arrived
+            probe.close()
+        if times == 2:
+            os.kill(os.getpid(), number)
+        else:
+            app.gate.set()
+        received = await read_to_end(reader)
+    assert received.endswith(b"GET /a ") == (times == 1)
+    assert await serving == (times == 1)
     assert app.events == ["startup", "begin /a state", "end /a", "shutdown"]
 
 

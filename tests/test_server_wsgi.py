@@ -171,6 +171,21 @@ async def test_the_root_path_is_the_script_name() -> None:
     assert app.environ["PATH_INFO"] == "/x"
 
 
+@pytest.mark.spec("RFC 9112", "section 3.2")
+@pytest.mark.spec("issue 4", "traps: the old Host kept on an absolute-form target")
+async def test_targets_of_other_forms() -> None:
+    """The host of an absolute target counts and is no part of the path; an asterisk means the server."""
+    app = Noting()
+    async with driving(app) as driver:
+        client = driver.connect()
+        await client.send(get("http://other.example:81/a%20b?c"), get("*", method="OPTIONS"))
+        assert [each.status for each in client.responses()] == [200, 200]
+    absolute, asterisk = app.environs
+    names = ("HTTP_HOST", "PATH_INFO", "QUERY_STRING", "REQUEST_URI")
+    assert [absolute[name] for name in names] == ["other.example:81", "/a b", "c", "/a%20b?c"]
+    assert [asterisk[name] for name in names] == ["a.example", "*", "", "*"]
+
+
 async def test_requests_of_a_connection_do_not_share_an_environ() -> None:
     """What one puts into it, or takes out, is not seen by the next."""
 

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -84,8 +85,6 @@ class BridgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             options_of(cfg)
         except ConfigError as error:
             raise RuntimeError(str(error)) from error
-        for warning in warnings_for(cfg):
-            log.warning("%s", warning)
 
     def init_process(self) -> None:
         """Run the worker's life, from the fork to its end."""
@@ -102,6 +101,9 @@ class BridgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._config = by_command or Config(**options_of(self.cfg))
         except ConfigError as error:
             self._fail(error)
+        if self.age == 1 and not self._by_command:  # the first worker speaks for all
+            for warning in warnings_for(self.cfg):
+                self.log.warning("%s", warning)
         super().load_wsgi()
         try:
             self._kind = kind_of(self.wsgi, self._config.interface)
@@ -120,8 +122,14 @@ class BridgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._fail(error)
         finally:
             self._loop = None
+            self._ignore_signals()
         if self._aborted:
             sys.exit(1)
+
+    def _ignore_signals(self) -> None:
+        """Let no signal kill a process that is ending: gunicorn would take it for a failure."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
 
     def _fail(self, error: Exception) -> None:
         self.log.error("%s", error)

@@ -62,6 +62,7 @@ class ASGIExchange(Exchange):
     _body_given = False
     _body_complete = False
     _reader_gone = False
+    _told = False
     _called_off = False
     _head_due = True
     _grace: asyncio.TimerHandle | None = None
@@ -145,6 +146,7 @@ class ASGIExchange(Exchange):
             await self.change()
         while not (self.gone is not None or self.complete or self._reader_gone):
             await self.change()
+        self._told = True
         return {"type": "http.disconnect"}
 
     def _next_piece(self) -> Message:
@@ -169,8 +171,10 @@ class ASGIExchange(Exchange):
         if kind == "http.response.body":
             chunk = events.body(message)
             last = events.body_ended
-            if self.complete:
-                return  # what follows the head of a response without a body
+            if self.complete:  # what follows the head of a response without a body
+                if last and self._grace is not None:
+                    self._grace.cancel()
+                return
             if self._head_due:
                 self._write_head(chunk, last)
             elif chunk or last:
@@ -252,10 +256,10 @@ class ASGIExchange(Exchange):
 
     def _end_early(self) -> None:
         """Take it that the application returned before its response was complete."""
-        if not (self._reader_gone and self.status):
+        if not self._told:
             self._events.finish()
             raise self._events.error("gave up its response", "")
-        if _is_event_stream(self._events.headers):
+        if self.status and _is_event_stream(self._events.headers):
             self.go_on(b"", True)  # which has no other end than this
         else:
             self.connection.cut("the response ended when its client was gone")
@@ -263,7 +267,7 @@ class ASGIExchange(Exchange):
     def _report(self, failure: BaseException) -> None:
         name = self.connection.service.app_name
         left = self.gone is not None and isinstance(failure, ClientDisconnected)
-        if left or self._called_off:
+        if left or (self._called_off and isinstance(failure, asyncio.CancelledError)):
             _log.debug("%s was ended by its client's leaving: %r", name, failure)
         elif self.complete or self.gone is not None:
             when = "its response was complete" if self.complete else "its client had left"

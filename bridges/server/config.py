@@ -95,7 +95,7 @@ class Config:
         "WSGI applications", "most requests that wait for a thread; more get 503", None, 0
     )
     queue_seconds: float | None = _option(
-        "WSGI applications", "longest wait for a thread; then 503", None, 0, "seconds"
+        "WSGI applications", "longest wait for a thread; then 503", None, 0.1, "seconds"
     )
     buffer_bytes: int = _option(
         "WSGI applications",

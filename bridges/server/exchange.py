@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("bridges.server")
 
+_LEAST_LOOK_SECONDS: Final = 1.0
 _HTTP_SCHEMES: Final[dict[str | None, str]] = {
     "http": "http",
     "ws": "http",
@@ -40,7 +42,7 @@ class Exchange(ABC):
         status: of the response, 0 before its head was written.
         sent: bytes of its body so far.
         complete: True once the response was written as a whole.
-        began: the loop's time of its beginning.
+        began: when, by ``time.monotonic``.
         client: address of the client, whom a trusted proxy may name.
         gone: why nobody takes the response any more, or None while somebody does.
     """
@@ -57,7 +59,7 @@ class Exchange(ABC):
         self.head = head
         self.framing = Framing(head.method == "HEAD", head.version == "1.1", head.keep_alive)
         self.client = connection.client
-        self.began = connection.service.loop.time()
+        self.began = time.monotonic()
 
     # For the connection.
 
@@ -97,14 +99,15 @@ class Exchange(ABC):
         """
         if self.complete or self.gone is not None:
             return
-        if self.status and self.sent == sent and self._looked:
-            self.connection.cut("the client left")
+        connection = self.connection
+        silent = self.sent == sent and self._looked and not connection.write_paused
+        if self.status and silent:
+            connection.cut("the client left")
         else:
             self._looked = True
-            service = self.connection.service
-            service.loop.call_later(
-                service.config.disconnect_grace_seconds, self._give_up_if_silent, self.sent
-            )
+            service = connection.service
+            seconds = max(service.config.disconnect_grace_seconds, _LEAST_LOOK_SECONDS)
+            service.loop.call_later(seconds, self._give_up_if_silent, self.sent)
 
     def stop(self) -> None:  # noqa: B027
         """Learn that the server is to stop."""
@@ -262,15 +265,13 @@ class Exchange(ABC):
             "%s failed at %s %s",
             connection.service.app_name,
             head.method,
-            head.path,
+            head.target.decode("latin-1"),
             exc_info=error,
         )
         if not self.status:
             self.answer(500, "Internal Server Error")
         elif not self.complete:
-            connection.cut(
-                "its application failed", reset=self.framing.transfer is Transfer.UNTIL_CLOSE
-            )
+            connection.cut("its application failed")
 
     def scope(self, kind: str) -> dict[str, Any]:
         """Make the connection scope (ASGI HTTP 2.5 "HTTP Connection Scope")."""

@@ -18,12 +18,14 @@ from ..errors import PeerProtocolError
 _REQUEST_LINE: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n"
 ).match
-# Looser than the one above: tells a version that we do not speak from a line that is none.
-_OTHER_VERSION: Final = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/[0-9](?:\.[0-9])?\r\n").match
+# Tells a version that we do not speak from a line that is none.
+_OTHER_VERSION: Final = re.compile(
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+ HTTP/[0-9](?:\.[0-9])?\r\n"
+).match
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE).fullmatch
 # RFC 9110 section 7.2 and RFC 3986 section 3.2.2, without the userinfo; a comma would be the mark of joined fields.
 _HOST: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+;=%]*)(?::([0-9]{0,5}))?"
+    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 ).fullmatch
 
 _FORWARDED: Final = frozenset(
@@ -139,11 +141,12 @@ class HeadParser:
             httptools.HttpRequestParser(head).feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # said of every head that asks for it; whether it is granted is not llhttp's to say
-        except httptools.HttpParserInvalidMethodError:
-            raise PeerProtocolError(
-                "the method is not known here", "RFC 9110 section 9.1", status_hint=501
-            ) from None
         except httptools.HttpParserError as error:
+            # Also of methods of other protocols that llhttp knows, for which it has no class.
+            if "method" in str(error).lower():
+                raise PeerProtocolError(
+                    "the method is not known here", "RFC 9110 section 9.1", status_hint=501
+                ) from None
             raise PeerProtocolError(f"malformed request head: {error}", "RFC 9112") from None
         if len(head.headers) > self._max_fields:
             raise PeerProtocolError(
@@ -157,14 +160,13 @@ class HeadParser:
             host: bytes | None = fields[0][1]
         else:
             host = _read_framing(head, fields)
-        if head.raw_path[:1] != b"/":
+        if host is None and head.version == "1.1":
+            raise PeerProtocolError("the Host field is missing", "RFC 9112 section 3.2")
+        if head.raw_path[:1] != b"/" or head.method == "CONNECT":
             host = _read_other_form(head)
         elif b"#" in head.target:
             raise PeerProtocolError("a request target holds no fragment", "RFC 9112 section 3.2")
-        if host is None:
-            if head.version == "1.1":
-                raise PeerProtocolError("the Host field is missing", "RFC 9112 section 3.2")
-        elif host not in self._good_hosts:
+        if host is not None and host not in self._good_hosts:
             self._check_host(host)
 
     def _check_host(self, host: bytes) -> None:
@@ -266,7 +268,7 @@ def _read_other_form(head: RequestHead) -> bytes | None:
 
 def _refuse_line(data: bytes) -> NoReturn:
     if _OTHER_VERSION(data):
-        _refuse_version() if b"\x00" not in data else None
+        _refuse_version()
     raise PeerProtocolError("malformed request line", "RFC 9112 section 3")
 
 

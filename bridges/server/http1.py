@@ -19,7 +19,7 @@ from .bodies import ChunkedBody, SizedBody
 from .environ import connection_environ
 from .exchange import Exchange
 from .head import RequestHead
-from .response import simple_response
+from .response import Transfer, simple_response
 from .service import Service
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
     _buffer = b""
     _position = 0
     _searched = 0
+    _empty_bytes = 0
     _exchange: Exchange | None = None
     _body: SizedBody | ChunkedBody | None = None
     _body_bytes = 0
@@ -109,6 +110,10 @@ class Connection(asyncio.Protocol):
         """Begin."""
         self.transport = transport  # type: ignore[assignment]  # uvloop's are none by inheritance
         service = self.service
+        if service.closed:  # a handshake that was under way when the server stopped
+            self._lost = self._closing = True
+            self.transport.abort()
+            return
         self._one_too_many = service.add(self)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
@@ -123,7 +128,8 @@ class Connection(asyncio.Protocol):
         if ssl_object is not None:
             self.scheme = "https"
             self.tls = service.tls(ssl_object) if service.tls is not None else None
-        self.reading_deadline = service.in_seconds(service.config.head_seconds)
+        seconds = _LINGER_SECONDS if service.stopping else service.config.head_seconds
+        self.reading_deadline = service.in_seconds(seconds)
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
@@ -224,6 +230,9 @@ class Connection(asyncio.Protocol):
         service, buffer, begin = self.service, self._buffer, self._position
         if buffer.startswith(b"\r\n", begin):
             begin = self._skip_empty_lines(begin)
+            if self._empty_bytes > service.config.max_head_bytes:
+                self._refuse(self._too_large(b""))
+                return False
         end = buffer.find(_BLANK, max(begin, self._searched - 3))
         if end < 0:
             self._searched = len(buffer)
@@ -243,7 +252,7 @@ class Connection(asyncio.Protocol):
             if head.length:
                 self._check_body_size(head.length)
         except PeerProtocolError as refusal:
-            self._refuse(refusal)
+            self._refuse(refusal, is_head=data.startswith(b"HEAD "))
         else:
             self._begin(head)
         return True
@@ -252,6 +261,7 @@ class Connection(asyncio.Protocol):
         """Pass over what some clients send behind a body (RFC 9112 section 2.2)."""
         while self._buffer.startswith(b"\r\n", begin):
             begin += 2
+        self._empty_bytes += begin - self._position
         self._position = begin
         return begin
 
@@ -313,6 +323,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, head: RequestHead) -> None:
         service = self.service
         service.requests += 1
+        self._empty_bytes = 0
         self._awaits_head = False
         self.reading_deadline = math.inf
         if self._one_too_many:
@@ -472,6 +483,10 @@ class Connection(asyncio.Protocol):
 
     # Deadlines.
 
+    def unwritten(self) -> int:
+        """Give the number of bytes that the client is still to take from the transport."""
+        return self.transport.get_write_buffer_size()
+
     def unwatch_writing(self) -> None:
         """Let the client take its time again."""
         self.writing_deadline = math.inf
@@ -515,13 +530,13 @@ class Connection(asyncio.Protocol):
 
     # The end.
 
-    def _refuse(self, refusal: PeerProtocolError) -> None:
+    def _refuse(self, refusal: PeerProtocolError, is_head: bool = False) -> None:
         """Answer in place of the application, and end the connection: where the next request begins is not known."""
         _log.info("refused a request of %s: %s", self.client, refusal)
         data, _ = simple_response(
             refusal.status_hint,
             str(refusal),
-            head_request=False,
+            head_request=is_head,
             http11=True,
             keep_alive=False,
             date=self.service.date,
@@ -542,7 +557,10 @@ class Connection(asyncio.Protocol):
         self.reading_deadline = math.inf
         if unread and not self._half_closed and transport.can_write_eof():
             self._lingered = 0
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # reset by the client, which the loop has yet to see
+                transport.abort()
         else:
             transport.close()
         self._watch_the_end()
@@ -556,22 +574,25 @@ class Connection(asyncio.Protocol):
             if self._lingered is not None:
                 self.reading_deadline = self.service.in_seconds(_LINGER_SECONDS)
 
-    def cut(self, reason: str, reset: bool = False) -> None:
-        """End the connection at once.
+    def cut(self, reason: str) -> None:
+        """End the connection at once; the client cannot take it for the end of the response.
 
         Args:
             reason: for the application.
-            reset: make sure that the client does not take it for the end of the response.
         """
         if self._lost:
             return
         self._closing = True
-        if reset:
-            sock = self.transport.get_extra_info("socket")
-            if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        exchange = self._exchange
+        if exchange is not None and exchange.framing.transfer is Transfer.UNTIL_CLOSE:
+            self._reset_at_close()
         self.transport.abort()
         self._abandon(reason)
+
+    def _reset_at_close(self) -> None:
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def stop(self) -> None:
         """Begin no more requests; the server stops."""

@@ -39,6 +39,7 @@ _log = logging.getLogger("bridges.server")
 _CLIENT_LEFT: Final = 499
 _WIND_DOWN_SECONDS: Final = 1.0
 _TLS_HANDSHAKE_SECONDS: Final = 15.0
+_TLS_SHUTDOWN_SECONDS: Final = 2.0
 # A unix socket's file is for those who made it to remove: other processes may accept from it, too.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
@@ -200,6 +201,9 @@ class Server:
         more: dict[str, Any] = {"backlog": self.config.backlog}
         if context is not None:
             more |= {"ssl": context, "ssl_handshake_timeout": _TLS_HANDSHAKE_SECONDS}
+            if sys.version_info >= (3, 11):
+                # Few clients answer the end of a connection that they do not look at.
+                more["ssl_shutdown_timeout"] = _TLS_SHUTDOWN_SECONDS
         for each in self.sockets:
             own = each.dup()  # the loop closes what it is given
             if own.family == socket.AF_UNIX:
@@ -258,7 +262,7 @@ def _access_logger(config: Config) -> Callable[[Exchange], object] | None:
         if not log.enabled:
             return
         head = exchange.head
-        seconds = exchange.connection.service.loop.time() - exchange.began
+        seconds = time.monotonic() - exchange.began
         log.log(
             exchange.client[0] if exchange.client else None,
             head.method,

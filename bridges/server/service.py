@@ -43,6 +43,7 @@ class Service:
         thread_context: likewise for threads.
         connections: those that are open.
         state: what the application's lifespan keeps for its requests; None without one.
+        closed: True once nothing is served any more.
         stopping: True once no new requests are to be begun.
         date: the Date field, not older than a second.
         now: the loop's time, not older than half a second.
@@ -90,14 +91,20 @@ class Service:
         self.tls: Callable[[Any], dict[str, Any]] | None = None
         self._soon: list[Callable[[], object]] = []
         self.stopping = False
+        self.closed = False
         self.requests = 0
         self._quiet: asyncio.Future[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        self.now = self.loop.time()
         self._tick()
 
     def _tick(self) -> None:
         """Read the clock, and let connections look at their deadlines: one timer for all of them."""
-        self.now = now = self.loop.time()
+        self._ticker = self.loop.call_later(_TICK_SECONDS, self._tick)
+        now = self.loop.time()
+        if now - self.now > 2 * _TICK_SECONDS:
+            self._forgive(now - self.now)
+        self.now = now
         self.date = f"date: {formatdate(usegmt=True)}\r\n".encode("ascii")
         self.idle_deadline = self.in_seconds(self.config.keep_alive_seconds)
         late = [
@@ -106,8 +113,17 @@ class Service:
             if each.reading_deadline <= now or each.writing_deadline <= now
         ]
         for connection in late:
-            connection.expire(now)
-        self._ticker = self.loop.call_later(_TICK_SECONDS, self._tick)
+            try:
+                connection.expire(now)
+            except Exception:  # of one connection, while all others rely on this
+                _log.exception("a deadline of a connection failed")
+                connection.transport.abort()
+
+    def _forgive(self, seconds: float) -> None:
+        """Put off all deadlines: while the loop was blocked, clients may have done what it could not see."""
+        for connection in self.connections:
+            connection.reading_deadline += seconds
+            connection.writing_deadline += seconds
 
     def in_seconds(self, seconds: float) -> float:
         """Give the time by the loop's clock at which so many seconds will surely have passed."""
@@ -180,6 +196,7 @@ class Service:
             for task in self._tasks:
                 task.cancel()
             await self._until_quiet(_LAST_SECONDS)
+        self.closed = True
 
     def _end_streams(self) -> None:
         for connection in list(self.connections):
@@ -193,6 +210,7 @@ class Service:
 
     def close(self) -> None:
         """Stop the clock; on the loop."""
+        self.closed = True
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None

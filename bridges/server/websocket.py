@@ -142,8 +142,9 @@ class WebSocketExchange(Exchange):
                 else:
                     self._end_of_client(framing, event)
                 return
-        # The pong that would come cannot be seen now.
-        connection.reading_deadline = math.inf
+        if not framing.close_sent:
+            # The pong that would come cannot be seen now.
+            connection.reading_deadline = math.inf
         connection.pause_reading()
 
     @property
@@ -196,11 +197,18 @@ class WebSocketExchange(Exchange):
         if framing is not None and self._end is not None:
             self._end_of_client(framing, self._end)
             return
+        if framing is not None and self._awaits_pong and self.connection.unwritten():
+            # The ping waits behind what the client is still to read, which has a limit of its own.
+            self._await_pong()
+            return
         if framing is None or framing.close_sent or self._awaits_pong:
             self.connection.cut("the client does not answer")
             return
         self._awaits_pong = True
         self.connection.transport.write(framing.ping())
+        self._await_pong()
+
+    def _await_pong(self) -> None:
         service = self.connection.service
         self.connection.reading_deadline = service.in_seconds(service.config.websocket_pong_seconds)
 
@@ -319,6 +327,8 @@ class WebSocketExchange(Exchange):
         else:
             if frame:
                 self._close(frame)
+            elif failure is None and self.status != 101 and not self.complete and self.gone is None:
+                failure = self._denial.error("gave up its response", "")
         if failure is not None:
             self._report(failure)
 
@@ -328,6 +338,11 @@ class WebSocketExchange(Exchange):
         if left and (isinstance(failure, ClientDisconnected) or self._called_off):
             _log.debug("%s was ended by its client's leaving: %r", name, failure)
         elif self.status == 101 or left or self.complete:
-            _log.error("%s failed in a websocket at %s", name, self.head.path, exc_info=failure)
+            _log.error(
+                "%s failed in a websocket at %s",
+                name,
+                self.head.target.decode("latin-1"),
+                exc_info=failure,
+            )
         else:
             self.fail(failure)

@@ -172,6 +172,12 @@ class WSGIExchange(Exchange):
         super().resume_writing()
         self._pump()
 
+    def finish(self) -> None:
+        super().finish()
+        # The connection goes on without this request: what is still to come of its body does not get here.
+        if self._body is not None and not self._body_complete:
+            self._body.fail(ClientDisconnected("the response is complete: nothing more is read"))
+
     # The response.
 
     def _pump(self) -> None:
