@@ -363,7 +363,7 @@ async def test_a_body_waits_for_an_application_that_does_not_read() -> None:
         assert not client.is_read
         waiting = sum(map(len, client.transport.incoming))
         assert 65_536 <= size - waiting <= 65_536 + 10_000
-        await driver.advance(1000)
+        await driver.advance(200)
         gate.set()
         await driver.settle()
         assert client.is_read

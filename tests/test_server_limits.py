@@ -343,7 +343,7 @@ async def test_body_seconds_do_not_run_while_the_application_is_behind() -> None
         client = driver.connect()
         await client.send(get("/", "Content-Length: 300000", method="POST"), b"b" * 100_000)
         assert not client.is_read
-        await driver.advance(1000)
+        await driver.advance(200)
         gate.set()
         await driver.settle()
         assert client.is_read
@@ -367,7 +367,7 @@ async def test_body_seconds_do_not_run_while_a_thread_is_behind() -> None:
         await client.send(get("/", "Content-Length: 300000", method="POST"))
         await client.send(*[b"b" * 40_000] * 5)
         assert not client.is_read
-        await driver.advance(1000)
+        await driver.advance(200)
         gate.set()
         await driver.settle()
         assert client.is_read
@@ -389,7 +389,7 @@ async def test_body_seconds_run_from_the_100() -> None:
     async with driving(gated, body_seconds=30) as driver:
         client = driver.connect()
         await client.send(get("/", "Content-Length: 3", "Expect: 100-continue", method="PUT"))
-        await driver.advance(1000)
+        await driver.advance(200)
         assert client.received == b""
         gate.set()
         await driver.settle()
@@ -481,14 +481,14 @@ async def test_keep_alive_seconds_do_not_run_while_a_request_is_served() -> None
     """A response may take as long as it likes."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(1000)
+        await asyncio.sleep(200)
         await send(START)
         await send({"type": "http.response.body"})
 
     async with driving(app, keep_alive_seconds=10, body_seconds=10) as driver:
         client = driver.connect()
         await client.send(get())
-        await driver.advance(999)
+        await driver.advance(199)
         assert not client.is_closed
         await driver.advance(2)
         assert client.response().status == 200

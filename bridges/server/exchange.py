@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -100,7 +101,8 @@ class Exchange(ABC):
         if self.complete or self.gone is not None:
             return
         connection = self.connection
-        silent = self.sent == sent and self._looked and not connection.write_paused
+        waits_for_client = connection.write_paused or connection.writing_deadline < math.inf
+        silent = self.sent == sent and self._looked and not waits_for_client
         if self.status and silent:
             connection.cut("the client left")
         else:
