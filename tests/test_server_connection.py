@@ -241,6 +241,24 @@ async def test_very_many_pipelined_requests_keep_nobody_waiting(ready: Any) -> N
         assert len(greedy.responses()) == 400
 
 
+@pytest.mark.spec(
+    "issue 4", "1. HTTP/1.1: bounded read-ahead, reading paused while the app is behind"
+)
+@either_ready
+async def test_read_ahead_is_bounded_for_applications_that_never_wait(ready: Any) -> None:
+    """A client that sends requests faster than they are served does not fill the memory."""
+    async with driving(ready) as driver:
+        client = driver.connect()
+        flood = get("/", "X-Fill: " + "f" * 1000) * 64
+        for _ in range(20):
+            client.transport.arrive(flood)
+            await asyncio.sleep(0)
+        assert sum(map(len, client.transport.incoming)) >= 5 * len(flood)
+        await driver.settle()
+        assert client.received.count(b"HTTP/1.1 200 OK\r\n") == 20 * flood.count(b"GET")
+        assert client.is_read
+
+
 @pytest.mark.spec("RFC 9112", "section 2.2")
 @either_echo
 async def test_empty_lines_before_a_request_are_passed_over(echo: Any) -> None:

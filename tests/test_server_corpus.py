@@ -25,6 +25,9 @@ from server_driver import Complaints, serve_bytes
 
 from bridges.server.config import Config
 
+# The grammar is the parser's: it is the same on every Python.
+pytestmark = pytest.mark.one_python
+
 CASES = http1_corpus.cases()
 FEEDINGS = ("whole", "bytes", "lines", "line-ends", "random")
 

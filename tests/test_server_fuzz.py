@@ -12,6 +12,9 @@ from server_driver import Complaints, serve_bytes
 
 from bridges.server.config import Config
 
+# The grammar is the parser's: it is the same on every Python.
+pytestmark = pytest.mark.one_python
+
 # Cases that are longer cost time and teach nothing new.
 LONGEST_CASE_BYTES = 600
 SEEDS = [case.raw for case in http1_corpus.cases() if 0 < len(case.raw) <= LONGEST_CASE_BYTES]

@@ -144,9 +144,7 @@ class Connection(asyncio.Protocol):
         self._buffer = data
         if self._exchange is None:
             self._advance()
-        if len(self._buffer) - self._position >= _READ_AHEAD_BYTES and (
-            self._exchange is not None or self.write_paused
-        ):
+        if len(self._buffer) - self._position >= _READ_AHEAD_BYTES and not self._awaits_head:
             self.pause_reading()
 
     def _take_rest(self, data: bytes) -> bytes:
@@ -328,7 +326,8 @@ class Connection(asyncio.Protocol):
         self.reading_deadline = math.inf
         if self._one_too_many:
             self._refuse(
-                PeerProtocolError("too many connections: try again shortly", status_hint=503)
+                PeerProtocolError("too many connections: try again shortly", status_hint=503),
+                is_head=head.method == "HEAD",
             )
             return
         make = service.make_exchange

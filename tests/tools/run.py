@@ -38,6 +38,7 @@ RESULTS = ROOT / ".test-results"
 # No single command of a healthy run comes near this; a hung one must not hold the machine for ever.
 COMMAND_SECONDS = 900
 FAST = ("-q", "-m", "not hosts")
+FAST_ON_OTHERS = ("-q", "-m", "not hosts and not one_python")
 
 
 class Tally:
@@ -258,7 +259,7 @@ def others(tally: Tally) -> None:
             continue
         executable = environment(python.minor, python, ("test",))
         install_wheel(executable)
-        runs.append((f"fast part on Python {python.minor}", executable, FAST))
+        runs.append((f"fast part on Python {python.minor}", executable, FAST_ON_OTHERS))
     side_by_side(tally, runs, 2)
 
 
