@@ -354,6 +354,9 @@ class Connection(asyncio.Protocol):
             self._buffer = self._feed_body(came)
         elif not self._continue_owed:
             self._expect_body()
+        if self._half_closed and self._body is not None:
+            self._exchange = None  # which has not begun, and whose body will not come
+            self._close()
 
     def _expect_body(self) -> None:
         self.reading_deadline = self.service.in_seconds(self.service.config.body_seconds)
