@@ -93,6 +93,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SEED] = zlib.crc32(str(given).encode())
 
 
+def pytest_collection_finish() -> None:
+    """Take what thousands of tests are made of out of the collections that `no_thread_left_behind` asks for."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to repeat the run's random choices."""
     return f"random choices: --hypothesis-seed={config.getoption('--hypothesis-seed')}"
