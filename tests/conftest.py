@@ -65,11 +65,12 @@ def no_thread_left_behind() -> Any:
     left = _bridge_threads() - before
     if not left:
         return
-    # A pool that only a reference cycle still holds is on its way out.
-    gc.collect()
     deadline = time.monotonic() + THREAD_EXIT_SECONDS
-    for thread in left:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    while any(thread.is_alive() for thread in left) and time.monotonic() < deadline:
+        # A pool that only a reference cycle still holds is on its way out, once no thread is within it.
+        gc.collect()
+        for thread in left:
+            thread.join(0.2)
     alive = sorted(thread.name for thread in left if thread.is_alive())
     if alive:
         pytest.fail(f"threads left behind by the test: {', '.join(alive)}", pytrace=False)
