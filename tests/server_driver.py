@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import h11
 import pytest
 from http1_corpus import Response, responses
 
@@ -363,12 +362,14 @@ class Client:
     Attributes:
         connection: the server's side of it.
         transport: what is between them.
+        has_left: True once it went away by itself.
     """
 
     def __init__(self, driver: Driver, connection: Connection, transport: FakeTransport) -> None:
         self._driver = driver
         self.connection = connection
         self.transport = transport
+        self.has_left = False
 
     async def send(self, *pieces: bytes) -> bytes:
         """Send bytes, each piece by itself; gives what the server wrote for them."""
@@ -392,6 +393,7 @@ class Client:
 
     async def leave(self, error: Exception | None = None) -> None:
         """Go away, as a process does that is killed."""
+        self.has_left = True
         await self._do(self.transport.lose, error or ConnectionResetError())
 
     async def hold(self) -> None:
@@ -437,13 +439,9 @@ class Client:
         return self._read(methods)[1]
 
     def _read(self, methods: Sequence[str]) -> tuple[list[Response], list[int]]:
-        try:
-            return responses(self.received, methods, closed=self.is_closed)
-        except h11.RemoteProtocolError:
-            found = responses(self.received, methods, closed=False)
-            if not found[0] or found[0][-1].complete:
-                raise  # it is not that the last one was broken off
-            return found
+        # Of a response that was broken off, what there is counts.
+        broken = self.has_left or self.transport.aborted
+        return responses(self.received, methods, closed=self.is_closed and not broken)
 
     def response(self, method: str = "GET") -> Response:
         """Read the only response."""

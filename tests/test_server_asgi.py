@@ -153,9 +153,8 @@ async def test_the_scope_is_complete() -> None:
         ),
         ({"peername": "", "sockname": "/run/app.sock"}, None, ("/run/app.sock", None)),
         ({"peername": None, "sockname": b"\0app"}, None, ("\0app", None)),
-        ({"peername": None, "sockname": None}, None, None),
     ],
-    ids=["IPv6", "unix", "abstract", "none"],
+    ids=["IPv6", "unix", "abstract"],
 )
 async def test_addresses_are_pairs(facts: dict[str, Any], client: Any, server: Any) -> None:
     """Those of IPv6 have two parts too; a unix socket has a path and no port, and its client has no address."""
@@ -164,6 +163,17 @@ async def test_addresses_are_pairs(facts: dict[str, Any], client: Any, server: A
         await driver.connect(**facts).send(get())
     assert app.scope["client"] == client
     assert app.scope["server"] == server
+
+
+@pytest.mark.parametrize("own", [None, ("127.0.0.1", 8000)])
+async def test_a_client_without_address_is_none_on_a_unix_socket(own: Any) -> None:
+    """One that has reset its TCP connection already has none; forwarded headers of unix sockets are trusted."""
+    app = Noting(START, END)
+    async with driving(app) as driver:
+        client = driver.connect(peername=None, sockname=own)
+        await client.send(get("/", "X-Forwarded-For: 1.2.3.4"))
+        assert client.transport.is_lost
+    assert client.received == b""
 
 
 @pytest.mark.spec("ASGI HTTP 2.5", "HTTP Connection Scope")
@@ -369,6 +379,16 @@ async def test_a_body_waits_for_an_application_that_does_not_read() -> None:
         assert client.is_read
         assert sum(len(each["body"]) for each in got) == size
         assert client.response().status == 200
+
+
+async def test_a_body_that_is_read_as_it_comes_is_not_held_up() -> None:
+    """Reading is not paused for an application that keeps up, however long the body."""
+    async with driving(echo_asgi) as driver:
+        client = driver.connect()
+        await client.send(get("/", "Content-Length: 400000", method="POST"))
+        await client.send(*[b"b" * 10_000] * 40)
+        assert client.response().complete
+        assert client.transport.pauses == 0
 
 
 @pytest.mark.spec("issue 4", "traps: the second request on a kept-alive connection hanging")

@@ -863,6 +863,20 @@ async def test_a_refused_client_that_sends_very_much_is_cut_off() -> None:
         assert client.transport.is_lost
 
 
+@pytest.mark.spec("RFC 9112", "section 9.6")
+async def test_a_client_whose_last_response_is_under_way_may_still_send() -> None:
+    """Requests behind the last one are read and dropped for a moment, so that no reset overtakes the response."""
+    async with driving(ready_asgi) as driver:
+        client = driver.connect()
+        await client.send(get("/", "Connection: close") + get("/behind"))
+        assert client.is_closed
+        assert not client.transport.is_lost
+        await client.send(get("/more"))
+        await driver.advance(4)
+        assert client.transport.is_lost
+        assert len(client.responses()) == 1
+
+
 async def test_a_refused_client_that_ends_is_let_go_at_once() -> None:
     """It has seen the end, and answers it."""
     async with driving(ready_asgi) as driver:

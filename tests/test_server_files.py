@@ -17,6 +17,7 @@ from server_driver import (
     CLOCKED,
     ClockLoop,
     connected,
+    driving,
     fetch,
     get,
     on_real_loops,
@@ -325,6 +326,41 @@ async def test_files_between_other_pieces(make_file: Any, with_length: bool) -> 
             assert second.body == first.body
 
 
+@pytest.mark.spec("ASGI extensions", "Zero Copy Send")
+@on_real_loops
+async def test_a_file_does_not_overtake_what_the_transport_holds(make_file: Any) -> None:
+    """Also where that is so little that nobody has to wait for it."""
+    path = make_file(1_000_000)
+    filled = asyncio.Event()
+    before = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal before
+        await send(start())
+        (connection,) = server.service.connections
+        while not connection.transport.get_write_buffer_size():
+            await send({"type": "http.response.body", "body": b"b" * 9_000, "more_body": True})
+            before += 9_000
+            await asyncio.sleep(0)
+        filled.set()
+        with path.open("rb") as file:
+            await send(zerocopysend(file.fileno()))
+
+    async with serving(app, lifespan="off") as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(get(version="1.0"))
+            await filled.wait()
+            received = await asyncio.to_thread(_receive, client)
+        assert received.partition(b"\r\n\r\n")[2] == b"b" * before + path.read_bytes()
+
+
+def _receive(client: socket.socket) -> bytes:
+    pieces = []
+    while piece := client.recv(100_000):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 # Of WSGI applications.
 
 
@@ -473,6 +509,22 @@ async def test_a_slow_client_of_a_file_keeps_nobody_waiting(make_file: Any) -> N
             assert len(response.body) == LARGE
         received = await read_to_end(reader)
         assert received.endswith(path.read_bytes())
+
+
+@pytest.mark.spec("issue 4", "2. write backpressure from the transport")
+@pytest.mark.parametrize("anyio_backend", [CLOCKED], ids=["clock"])
+async def test_a_slow_client_of_a_file_in_chunks(make_file: Any) -> None:
+    """What the system cannot send is read no faster than its client takes it."""
+    path = make_file(3_000_000)
+    async with driving(sending(start(), pathsend(path))) as driver:
+        client = driver.connect()
+        await client.hold()
+        await client.send(get())
+        assert client.transport.get_write_buffer_size() < 600_000
+        await client.take(300_000)
+        assert client.transport.get_write_buffer_size() < 600_000
+        await client.read_on()
+        assert client.response().body == path.read_bytes()
 
 
 # TLS.

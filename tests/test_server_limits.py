@@ -557,6 +557,22 @@ async def test_write_seconds_let_slow_clients_pass() -> None:
         assert len(client.response().body) == 200_000
 
 
+@pytest.mark.spec("issue 4", "1. write-stall time")
+async def test_write_seconds_of_a_client_that_stops_reading() -> None:
+    """Progress buys one period, and not more."""
+    app = Flood()
+    async with driving(app, write_seconds=60) as driver:
+        client = driver.connect()
+        await client.hold()
+        await client.send(get())
+        await driver.advance(50)
+        await client.take(2048)
+        await driver.advance(50)
+        assert not client.is_closed
+        await driver.advance(20 + 2 * SLACK)
+        assert client.transport.aborted
+
+
 @pytest.mark.spec("issue 4", "6. 500 that never read a 1 MB list response")
 @pytest.mark.parametrize("size", [1000, 60_000, 1_000_000])
 async def test_write_seconds_of_a_response_that_is_complete(size: int) -> None:
@@ -745,6 +761,18 @@ async def test_a_loop_that_was_blocked_is_no_fault_of_clients(kind: str) -> None
             await client.read_on()
         assert client.responses()[-1].status == 200
         assert client.responses()[-1].complete
+
+
+async def test_no_time_is_shorter_than_it_says() -> None:
+    """Whenever it begins between two looks at the clock."""
+    async with driving(echo_asgi, head_seconds=15) as driver:
+        await driver.advance(0.4)
+        client = driver.connect()
+        await client.send(b"GET")
+        await driver.advance(14.9)
+        assert not client.is_closed
+        await driver.advance(SLACK)
+        assert client.response().status == 408
 
 
 # Crowds.

@@ -885,6 +885,28 @@ async def test_close_runs_once(chunks: list[bytes]) -> None:
     assert result.closed == [result.thread]
 
 
+@pytest.mark.spec("PEP 3333", "Specification Details")
+@pytest.mark.parametrize("headers", [[], [("Content-Length", "4")]], ids=["chunks", "length"])
+async def test_the_response_does_not_wait_for_close(headers: list[tuple[str, str]]) -> None:
+    """What an application does when it is through costs its client no time."""
+    gate = threading.Event()
+
+    class Slow(Closing):
+        def close(self) -> None:
+            gate.wait()
+            super().close()
+
+    result = Slow(iter([b"bo", b"dy"]))
+    async with driving(answering(result, headers=headers)) as driver:
+        client = driver.connect()
+        await client.send(get())
+        assert client.response().complete
+        assert result.closed == []
+        gate.set()
+        await driver.settle()
+        assert len(result.closed) == 1
+
+
 @pytest.mark.spec("field-reports", "FR 22")
 async def test_header_values_are_latin_1() -> None:
     """The code points of a native string are the bytes on the wire."""

@@ -72,6 +72,7 @@ async def _by_blocks(exchange: Exchange, file: int, offset: int | None, count: i
             block = await asyncio.to_thread(os.pread, file, size, offset + sent)
         if not block:
             break
+        exchange.check_client()
         sent += len(block)
         exchange.go_on(block, False)
         await exchange.drained()

@@ -114,15 +114,20 @@ class Connection(asyncio.Protocol):
             self._lost = self._closing = True
             self.transport.abort()
             return
-        self._one_too_many = service.add(self)
         peer = transport.get_extra_info("peername")
+        own = transport.get_extra_info("sockname")
         if isinstance(peer, tuple):
             self.client = (peer[0], peer[1])
-        own = transport.get_extra_info("sockname")
+        elif not isinstance(own, str | bytes):
+            # Over TCP, and reset already. Without its address it must not pass for a peer on a unix socket.
+            self._lost = self._closing = True
+            self.transport.abort()
+            return
         if isinstance(own, tuple):
             self.server = (own[0], own[1])
         elif own:
             self.server = (own if isinstance(own, str) else own.decode(), None)
+        self._one_too_many = service.add(self)
         self.is_trusted = service.trusted.trusts(self.client[0] if self.client else None)
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
@@ -133,6 +138,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
+        if self._lost:
+            return
         if self._body is not None or self._lingered is not None or self._upgraded is not None:
             data = self._take_rest(data)
             if not data:
