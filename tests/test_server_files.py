@@ -328,11 +328,22 @@ async def test_files_between_other_pieces(make_file: Any, with_length: bool) -> 
 
 @pytest.mark.spec("ASGI extensions", "Zero Copy Send")
 @on_real_loops
-async def test_a_file_does_not_overtake_what_the_transport_holds(make_file: Any) -> None:
+async def test_a_file_does_not_overtake_what_the_transport_holds(
+    make_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where that is so little that nobody has to wait for it."""
     path = make_file(1_000_000)
     filled = asyncio.Event()
     before = 0
+    held: list[int] = []
+    real = os.sendfile
+
+    def sendfile(*arguments: Any) -> int:
+        (connection,) = server.service.connections
+        held.append(connection.transport.get_write_buffer_size())
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal before
@@ -352,6 +363,7 @@ async def test_a_file_does_not_overtake_what_the_transport_holds(make_file: Any)
             await filled.wait()
             received = await asyncio.to_thread(_receive, client)
         assert received.partition(b"\r\n\r\n")[2] == b"b" * before + path.read_bytes()
+        assert set(held) == {0}
 
 
 def _receive(client: socket.socket) -> bytes:
