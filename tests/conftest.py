@@ -66,13 +66,9 @@ def no_thread_left_behind() -> Any:
     if not left:
         return
     deadline = time.monotonic() + THREAD_EXIT_SECONDS
-    generation = (
-        1  # what this test made is young, and looking at all the rest takes longer than most tests
-    )
     while any(thread.is_alive() for thread in left) and time.monotonic() < deadline:
         # A pool that only a reference cycle still holds is on its way out, once no thread is within it.
-        gc.collect(generation)
-        generation = 2
+        gc.collect()
         for thread in left:
             thread.join(0.2)
     alive = sorted(thread.name for thread in left if thread.is_alive())

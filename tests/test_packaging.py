@@ -123,7 +123,11 @@ def test_the_metadata_says_licence_extras_and_pythons():
     metadata = importlib.metadata.metadata("wsgi-asgi-bridges")
 
     assert metadata["License-Expression"] == "BSD-3-Clause"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"server", "gunicorn"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "server",
+        "gunicorn",
+        "reload",
+    }
     assert metadata["Requires-Python"] == ">=3.10"
 
 
