@@ -101,7 +101,8 @@ class WSGIExchange(Exchange):
     def _offer_again(self) -> None:
         """Go on with the body, now that the application has read some of it."""
         chunk, self._refused_chunk = self._refused_chunk, None
-        if chunk is None or self._body is None:
+        # Once the response is complete, what the connection reads is of the next request.
+        if chunk is None or self._body is None or self.complete or self.gone is not None:
             return
         if not self._body.offer(chunk):
             self._refused_chunk = chunk
@@ -144,8 +145,12 @@ class WSGIExchange(Exchange):
         """Take the next piece of the body; in the thread."""
         assert self._body is not None
         if self.head.expects_continue:
-            self.connection.service.gate.ring(self.connection.want_body)
+            self.connection.service.gate.ring(self._want_body)
         return self._body.take()
+
+    def _want_body(self) -> None:
+        if not self.complete and self.gone is None:
+            self.connection.want_body()
 
     def _expire(self) -> None:
         """Give up a request that has waited for a thread for too long."""
@@ -256,7 +261,8 @@ class WSGIExchange(Exchange):
         except ClientDisconnected:
             _log.debug("the client left in the middle of a file")
         except Exception as error:
-            self.fail(error)
+            if self.gone is None:  # else the application has closed the file, as it may
+                self.fail(error)
         self._task = None
         if self._ended:
             self._conclude()
