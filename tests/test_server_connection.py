@@ -1062,3 +1062,72 @@ def test_serve_bytes_gives_what_was_written_and_whether_the_server_closed() -> N
         assert not closed
         assert serve_bytes([get("/a")], app, eof=True)[1]
         assert serve_bytes([], app, eof=True) == (b"", True)
+
+
+@pytest.mark.spec("issue 4", "traps: a half-closed client dropped without its answer")
+async def test_a_client_that_has_ended_waits_out_a_pause_of_the_application() -> None:
+    """A response that has begun may stand still for as long as a slow client may; then the client counts as gone."""
+    go_on = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first ", "more_body": True})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"second"})
+
+    async with driving(app, write_seconds=60, disconnect_grace_seconds=3) as driver:
+        patient = driver.connect()
+        await patient.send_and_end(get())
+        await driver.advance(50)
+        go_on.set()
+        await driver.settle()
+        assert patient.response().body == b"first second"
+        go_on.clear()
+        gone = driver.connect()
+        await gone.send_and_end(get())
+        await driver.advance(130)
+        assert gone.transport.is_lost
+
+
+@pytest.mark.spec("ASGI extensions", "HTTP Trailers")
+async def test_trailers_of_a_head_request_are_one_request() -> None:
+    """The response was complete with its head, and is counted once."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+        await send({"type": "http.response.body", "body": b"x"})
+        await send({"type": "http.response.trailers", "headers": [(b"a", b"b")]})
+
+    async with driving(app) as driver:
+        client = driver.connect()
+        await client.send(get(method="HEAD"))
+        assert client.response("HEAD").status == 200
+        assert len(driver.logged) == 1
+
+
+async def test_hosts_are_remembered_up_to_a_length() -> None:
+    """A client cannot have the server keep what it sent."""
+    async with driving(ready_asgi) as driver:
+        before = set(driver.service.heads._good_hosts)
+        await driver.connect().send(b"GET / HTTP/1.1\r\nHost: " + b"a" * 60_000 + b"\r\n\r\n")
+        await driver.connect().send(b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
+        assert driver.service.heads._good_hosts - before == {b"b.example"}
+
+
+async def test_nothing_is_closed_in_the_middle_of_the_transports_work() -> None:
+    """asyncio says that it can be written again from within its own writing, where it takes a close badly."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 100_000})
+
+    async with driving(app) as driver:
+        client = driver.connect()
+        await client.hold()
+        await client.send(get() + b"nonsense\r\n\r\n")
+        (connection,) = driver.service.connections
+        connection.resume_writing()
+        assert not connection._closing
+        await driver.settle()
+        await client.read_on()
+        assert [response.status for response in client.responses()] == [200, 400]

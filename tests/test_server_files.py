@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -224,6 +225,29 @@ async def test_a_file_that_is_too_short(make_file: Any, swallows: bool, manner: 
     ):
         writer.write(get() + get())
         received = await read_to_end(reader)
+        assert received.partition(b"\r\n\r\n")[2] == path.read_bytes()
+
+
+@pytest.mark.spec("RFC 9110", "section 8.6")
+@on_real_loops
+async def test_a_part_that_fails_is_not_made_up_for_by_the_next_response(make_file: Any) -> None:
+    """An application that goes on behind a part which was too short has no connection left to do so."""
+    path = make_file(10)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(sized(105))
+        with path.open("rb") as file, suppress(Exception):
+            await send({**zerocopysend(file.fileno(), count=100), "more_body": True})
+        with suppress(OSError):
+            await send({"type": "http.response.body", "body": b"12345"})
+
+    async with (
+        serving(app, complaints=1, lifespan="off") as server,
+        connected(server) as (reader, writer),
+    ):
+        writer.write(get() + get())
+        received = await read_to_end(reader)
+        assert received.count(b"HTTP/1.1") == 1
         assert received.partition(b"\r\n\r\n")[2] == path.read_bytes()
 
 

@@ -15,7 +15,8 @@ from bridges.typing import Receive, Scope, Send
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
-STOPPED: list[dict[str, Any]] = []
+# The last event that each application got.
+ENDS: asyncio.Queue[dict[str, Any]]
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,7 +52,14 @@ async def echo(receive: Receive, send: Send) -> None:
         else:
             data = {key: message.get(key) for key in ("text", "bytes")}
             await send({"type": "websocket.send", **data})
-    STOPPED.append(dict(message))
+    ENDS.put_nowait(dict(message))
+
+
+@pytest.fixture(autouse=True)
+def ends() -> None:
+    """Begin with none."""
+    global ENDS
+    ENDS = asyncio.Queue()
 
 
 def url(server: Server, path: str = "/") -> str:
@@ -77,16 +85,17 @@ async def test_either_end_closes(anyio_backend: Any) -> None:
     async with serving(app, lifespan="off") as server:
         async with connect(url(server)) as ws:
             await ws.close(4000, "over")
-        await asyncio.sleep(0)
+        assert await ENDS.get() == {
+            "type": "websocket.disconnect",
+            "code": 4000,
+            "reason": "over",
+        }
         for word, code, reason in (("close", 4001, "bye"), ("return", 1000, "")):
             async with connect(url(server)) as ws:
                 await ws.send(word)
                 with pytest.raises(ConnectionClosed):
                     await ws.recv()
                 assert (ws.close_code, ws.close_reason) == (code, reason)
-        while server.service.connections:
-            await asyncio.sleep(0.01)
-    assert {"type": "websocket.disconnect", "code": 4000, "reason": "over"} in STOPPED
 
 
 @pytest.mark.spec("ASGI WebSocket 2.5", "Close")
@@ -144,7 +153,7 @@ async def test_a_stop_tells_client_and_application(anyio_backend: Any) -> None:
         assert await ws.recv() == "hi"
     await ws.wait_closed()
     assert ws.close_code == 1001
-    assert STOPPED[-1]["code"] == 1001
+    assert (await ENDS.get())["code"] == 1001
 
 
 @pytest.mark.spec("RFC 6455", "section 5.5.2")
@@ -155,6 +164,4 @@ async def test_a_client_that_vanishes_is_told_to_the_application(anyio_backend: 
         await ws.send("hi")
         assert await ws.recv() == "hi"
         ws.transport.abort()
-        while server.service.connections:
-            await asyncio.sleep(0.01)
-    assert STOPPED[-1]["code"] == 1006
+        assert (await ENDS.get())["code"] == 1006

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import io
 import sys
@@ -1031,3 +1032,43 @@ async def test_many_clients_at_once() -> None:
         ]
         assert driver.service.pool.snapshot().threads <= 4
         driver.complaints.take()
+
+
+@pytest.mark.spec("issue 4", "1. unread request bodies")
+async def test_a_request_that_is_over_has_no_say_in_the_next_ones_body() -> None:
+    """Its thread may go on reading: what the connection reads by now is another request's."""
+    may_answer, may_read, has_read, may_take = (threading.Event() for _ in range(4))
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/first":
+            start_response("200 OK", [("Content-Length", "2")])
+            may_answer.wait(10)
+            yield b"ok"
+            may_read.wait(10)
+            try:
+                environ["wsgi.input"].read(140_000)
+            except OSError:
+                pass
+            has_read.set()
+        else:
+            may_take.wait(10)
+            start_response("200 OK", [])
+            yield b"%d" % len(environ["wsgi.input"].read())
+
+    async with driving(app, buffer_bytes=100_000, threads=2) as driver:
+        client = driver.connect()
+        await client.send(b"POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 160000\r\n\r\n")
+        await client.send(b"1" * 130_000, b"1" * 20_000)
+        may_answer.set()
+        await driver.settle()
+        await client.send(b"1" * 10_000)
+        await client.send(b"POST /second HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n")
+        await client.send(*[b"2" * 50_000] * 8)
+        assert not client.transport.is_reading()
+        may_read.set()
+        await asyncio.to_thread(has_read.wait, 10)
+        await driver.settle()
+        assert not client.transport.is_reading()
+        may_take.set()
+        await driver.settle()
+        assert [response.body for response in client.responses()] == [b"ok", b"400000"]

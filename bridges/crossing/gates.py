@@ -76,6 +76,9 @@ class Gate(ABC):
                 self._rung = True
                 self._wake(self._answer)
 
+    def close(self) -> None:  # noqa: B027  # most have nothing to let go of
+        """Let go of the loop, before it ends; on it."""
+
     def answer_rest(self) -> None:
         """Run what was rung too late for the loop, which has been closed; in its thread."""
         while self._calls:
@@ -166,7 +169,6 @@ class EventfdGate(AsyncioGate):
         loop.add_reader(self._descriptor, self._answer_write)
 
     def close(self) -> None:
-        """Let go of the loop; on it."""
         self.loop.remove_reader(self._descriptor)
 
     def _wake(self, callback: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CrossingError
 from .bells import Bell, bell_here
-from .gates import EventfdGate, open_gate
+from .gates import open_gate
 from .greenlets import new_event_loop, start_real_thread
 from .portal import (
     LAST_TASKS_SECONDS,
@@ -127,8 +127,7 @@ class AsyncioPortal(ThreadedPortal, OnAsyncio):
 
     async def _wind_up(self) -> None:
         await super()._wind_up()
-        if isinstance(self.gate, EventfdGate):
-            self.gate.close()
+        self.gate.close()
 
     def _stop(self) -> None:
         if not self._stopped.done():

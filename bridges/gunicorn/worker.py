@@ -35,9 +35,8 @@ from .watch import Watch
 
 # The longest time between two signs of life.
 _BEAT_SECONDS: Final = 1.0
-# A client may be sending its next request when the worker stops: an idle connection is kept for so long.
-_LINGER_SECONDS: Final = 1.0
-_LOOK_SECONDS: Final = 0.02
+# Before gunicorn loses its patience at the end of a graceful stop.
+_MARGIN_SECONDS: Final = 0.02
 # What the application's shutdown may take after SIGQUIT or SIGINT, and when the process ends whatever holds it up:
 # gunicorn kills what is left after two seconds.
 _QUICK_SECONDS: Final = 1.0
@@ -266,17 +265,13 @@ class BridgeWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         assert self._loop is not None
         began = self._loop.time()
         seconds = self.cfg.graceful_timeout
-        server.stop_accepting()
         for each in self.sockets:
             each.close()  # with reuse_port nobody else accepts from it
-        server.service.stopping = True  # answers tell clients that the connection closes
-        until = began + min(seconds / 8, _LINGER_SECONDS)
-        while server.service.connections and self._loop.time() < until:
-            if self._hurry.is_set():
-                break
-            await asyncio.sleep(_LOOK_SECONDS)
+        wind_down = asyncio.ensure_future(server.wind_down())
+        await self._first(wind_down, self._hurry)
+        wind_down.cancel()
         stop = asyncio.ensure_future(server.stop())
-        left = began + seconds - _LOOK_SECONDS - self._loop.time()
+        left = began + seconds - _MARGIN_SECONDS - self._loop.time()
         await self._first(stop, self._hurry, max(left, 0.0))
         if self._hurry.is_set() and not (stop.done() or self._aborted):
             server.force()

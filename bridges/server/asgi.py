@@ -8,21 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
-from collections.abc import Coroutine
-from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from ..errors import ClientDisconnected
+from ..errors import ApplicationProtocolError, ClientDisconnected
 from ..translate.response_events import EarlyHint, RawResponseEvents, SendFile, SendPath, Trailers
 from ..typing import Message, RawHeaders
-from .exchange import Exchange
 from .files import open_file, send_descriptor
 from .head import RequestHead
+from .task import TaskExchange
 
 if TYPE_CHECKING:
     from .http1 import Connection
-    from .service import Service
 
 _log = logging.getLogger("bridges.server")
 
@@ -30,42 +26,15 @@ _log = logging.getLogger("bridges.server")
 _BODY_AHEAD_BYTES: Final = 65_536
 
 
-def start_task(coroutine: Coroutine[Any, Any, None], service: Service) -> asyncio.Task[None]:
-    """Start a request's task, in a context of its own.
-
-    Not in a copy of the running one: that may be of the request before, which made room for this one.
-    """
-    return _start(coroutine, service.loop, service.context.copy())
-
-
-def _start_eagerly(
-    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context
-) -> asyncio.Task[None]:
-    """Run a task to its first wait at once, which most applications never come to."""
-    return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
-
-
-def _start_lazily(
-    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context
-) -> asyncio.Task[None]:
-    return context.run(loop.create_task, coroutine)
-
-
-_start: Final = _start_eagerly if sys.version_info >= (3, 12) else _start_lazily
-
-
-class ASGIExchange(Exchange):
+class ASGIExchange(TaskExchange):
     """One request to an ASGI application."""
 
-    _task: asyncio.Task[None] | None = None
-    _ended = False
     _body_given = False
     _body_complete = False
     _reader_gone = False
     _told = False
-    _called_off = False
+    _cut_short = False
     _head_due = True
-    _grace: asyncio.TimerHandle | None = None
     _chunks: list[bytes] | tuple[()] = ()
     _unread = 0
     _trailers: list[tuple[str, str]] | tuple[()] = ()
@@ -85,10 +54,7 @@ class ASGIExchange(Exchange):
     # For the connection.
 
     def begin(self) -> None:
-        task = start_task(self._run(), self.connection.service)
-        if not task.done():
-            self._task = task
-            self.connection.service.add_task(task)
+        self.start_task(self._scope)
 
     def body_came(self, chunk: bytes, more: bool) -> bool:
         if not more:
@@ -107,18 +73,7 @@ class ASGIExchange(Exchange):
             self.gone = str(error)
             self.wake()
             if not self.complete:
-                self._call_off_later()
-
-    def _call_off_later(self) -> None:
-        service = self.connection.service
-        self._grace = service.loop.call_later(
-            service.config.disconnect_grace_seconds, self._call_off
-        )
-
-    def _call_off(self) -> None:
-        if self._task is not None and not self._ended:
-            self._called_off = True
-            self._task.cancel()
+                self.call_off_later()
 
     def half_closed(self) -> None:
         self._tell_reader_gone()
@@ -186,10 +141,11 @@ class ASGIExchange(Exchange):
         else:
             await self._send_extension(events.extension(message))
 
-    def _write_head(self, chunk: bytes, last: bool, whole: bool = False) -> None:
+    def _write_head(self, chunk: bytes, last: bool) -> None:
+        """Write the head, and the first piece of the body, which may be the last one."""
         self._head_due = False
         events = self._events
-        is_whole = last and not whole and not events.wants_trailers
+        is_whole = last and not events.wants_trailers
         _, headers = events.take_head(len(chunk) if is_whole else None)
         if events.dropped_headers:
             _log.debug(
@@ -198,19 +154,18 @@ class ASGIExchange(Exchange):
                 ", ".join(events.dropped_headers),
             )
         if events.body_allowed:
-            last = last and not whole
             self.start_response(events.code, headers, chunk, last, events.wants_trailers)
         else:
             self.start_response(events.code, headers, b"", True)
             if not events.body_ended:
-                self._call_off_later()
+                self.call_off_later()
 
     async def _send_extension(self, event: EarlyHint | SendPath | SendFile | Trailers) -> None:
         if isinstance(event, EarlyHint):
             self.write_early_hints(event.headers)
         elif isinstance(event, Trailers):
             self._trailers = [*self._trailers, *event.headers]
-            if self._events.complete:
+            if self._events.complete and not self.complete:
                 self.write_trailers(self._trailers)
         else:
             await self._send_file(event)
@@ -229,51 +184,41 @@ class ASGIExchange(Exchange):
         events = self._events
         last = events.body_ended
         if self._head_due:
-            self._write_head(b"", last, whole=True)
+            self._write_head(b"", last=False)
         if events.body_allowed:
-            await send_descriptor(self, file, offset, count)
+            try:
+                await send_descriptor(self, file, offset, count)
+            except BaseException:
+                # It was promised as a whole: what the application sends next must not take the place of the rest.
+                self._cut_short = self.gone is None
+                self.connection.cut("a file of its response could not be sent as a whole")
+                raise
             if last:
                 self.go_on(b"", True, trailers=events.wants_trailers)
 
     # The task.
 
-    async def _run(self) -> None:
-        failure: BaseException | None = None
-        try:
-            await self.connection.service.app(self._scope, self.receive, self.send)
-            if not self.complete and self.gone is None:
-                self._end_early()
-        except BaseException as error:  # nothing that an application raises may end the loop
-            failure = error
-        self._ended = True
-        if self._task is not None:
-            self.connection.service.discard_task(self._task)
-            self._task = None
-        if self._grace is not None:
-            self._grace.cancel()
-        if failure is not None:
-            self._report(failure)
-
-    def _end_early(self) -> None:
-        """Take it that the application returned before its response was complete."""
+    def returned(self) -> None:
+        if self._cut_short:
+            raise self._gave_up()
+        if self.complete or self.gone is not None:
+            return
         if not self._told:
             self._events.finish()
-            raise self._events.error("gave up its response", "")
+            raise self._gave_up()
         if self.status and _is_event_stream(self._events.headers):
             self.go_on(b"", True)  # which has no other end than this
         else:
             self.connection.cut("the response ended when its client was gone")
 
-    def _report(self, failure: BaseException) -> None:
-        name = self.connection.service.app_name
-        left = self.gone is not None and isinstance(failure, ClientDisconnected)
-        if left or (self._called_off and isinstance(failure, asyncio.CancelledError)):
-            _log.debug("%s was ended by its client's leaving: %r", name, failure)
-        elif self.complete or self.gone is not None:
-            when = "its response was complete" if self.complete else "its client had left"
-            _log.error("%s failed after %s", name, when, exc_info=failure)
-        else:
-            self.fail(failure)
+    def _gave_up(self) -> ApplicationProtocolError:
+        return self._events.error("gave up its response", "")
+
+    @property
+    def too_late(self) -> str:
+        if self.complete:
+            return "after its response was complete"
+        return "after its client had left" if self.has_left else ""
 
 
 def _is_event_stream(headers: RawHeaders) -> bool:

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
+from ..asgi.lifespan import LifespanMode
 from ..errors import ConfigError
+from ..loading import Interface
 
-Interface: TypeAlias = Literal["auto", "asgi", "asgi2", "wsgi"]
-LifespanMode: TypeAlias = Literal["auto", "on", "off"]
 LoopName: TypeAlias = Literal["auto", "asyncio", "uvloop"]
 AccessLog: TypeAlias = Literal["common", "json", "off"]
 

@@ -5,9 +5,10 @@ Source: PEP 3333 "environ Variables"; RFC 3875.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+from ..translate.environ import DEFAULT_PORTS, WSGI_SCHEMES
 from ..translate.forwarded import Forwarded
 from ..translate.headers import add_request_headers
 from ..translate.paths import latin1_from_text, request_uri
@@ -17,14 +18,6 @@ from .head import RequestHead
 
 if TYPE_CHECKING:
     from .http1 import Connection
-
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
-_SCHEMES: Final[dict[str | None, str]] = {
-    "http": "http",
-    "ws": "http",
-    "https": "https",
-    "wss": "https",
-}
 
 
 def connection_environ(connection: Connection, base: Environ, root_path: str) -> Environ:
@@ -39,7 +32,7 @@ def connection_environ(connection: Connection, base: Environ, root_path: str) ->
     environ["SCRIPT_NAME"] = latin1_from_text(root_path)
     host, port = connection.server or (None, None)
     if port is None:  # a unix socket has neither, and PEP 3333 wants both
-        host, port = "localhost", int(_DEFAULT_PORTS[connection.scheme])
+        host, port = "localhost", int(DEFAULT_PORTS[connection.scheme])
     environ["SERVER_NAME"], environ["SERVER_PORT"] = host or "localhost", str(port)
     _set_client(environ, connection.client)
     _set_scheme(environ, connection.scheme)
@@ -75,7 +68,7 @@ def add_forwarded(environ: Environ, forwarded: Forwarded) -> None:
     """Replace what a trusted proxy knows better."""
     _set_client(environ, forwarded.client)
     if forwarded.scheme is not None:
-        _set_scheme(environ, _SCHEMES[forwarded.scheme])
+        _set_scheme(environ, WSGI_SCHEMES[forwarded.scheme])
     if forwarded.host is not None:
         environ["HTTP_HOST"] = forwarded.host.decode("latin-1")
     if forwarded.prefix is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from ..errors import ClientDisconnected, PeerProtocolError
+from ..translate.environ import WSGI_SCHEMES
 from ..typing import RawHeaders
 from .head import RequestHead
 from .response import Framing, Transfer, early_hints, simple_response
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from .http1 import Connection
 
 _log = logging.getLogger("bridges.server")
-
-_LEAST_LOOK_SECONDS: Final = 1.0
-_HTTP_SCHEMES: Final[dict[str | None, str]] = {
-    "http": "http",
-    "ws": "http",
-    "https": "https",
-    "wss": "https",
-}
 
 # Pieces that are larger are written as they are, with their framing around them, and not copied into one.
 _COPY_BYTES: Final = 32_768
@@ -96,7 +89,7 @@ class Exchange(ABC):
     def _give_up_if_silent(self, sent: int) -> None:
         """Look again and again whether the client is there: if it is gone, what is written to it comes back.
 
-        Where nothing is written nobody can tell, and a response that has begun and does not go on is not waited for.
+        Where nothing is written nobody can tell, and a response that has begun is not waited for without an end.
         """
         if self.complete or self.gone is not None:
             return
@@ -108,7 +101,7 @@ class Exchange(ABC):
         else:
             self._looked = True
             service = connection.service
-            seconds = max(service.config.disconnect_grace_seconds, _LEAST_LOOK_SECONDS)
+            seconds = service.config.write_seconds
             service.loop.call_later(seconds, self._give_up_if_silent, self.sent)
 
     def stop(self) -> None:  # noqa: B027
@@ -142,14 +135,18 @@ class Exchange(ABC):
         if self.gone is not None:
             raise ClientDisconnected(self.gone)
 
+    async def caught_up(self) -> None:
+        """Wait while the client is slower than what is written, and there."""
+        while self.connection.write_paused and self.gone is None:
+            await self.change()
+
     async def drained(self) -> None:
         """Wait while the client is slower than the response.
 
         Raises:
             ClientDisconnected: it has left.
         """
-        while self.connection.write_paused and self.gone is None:
-            await self.change()
+        await self.caught_up()
         self.check_client()
 
     async def flushed(self) -> None:
@@ -286,7 +283,7 @@ class Exchange(ABC):
             forwarded = connection.forwarded(headers)
             if forwarded is not None:
                 self.client = client = forwarded.client
-                scheme = _HTTP_SCHEMES.get(forwarded.scheme, scheme)
+                scheme = WSGI_SCHEMES.get(forwarded.scheme or scheme, scheme)
                 root_path = (forwarded.prefix or "") + root_path
                 if forwarded.host:
                     headers = [(b"host", forwarded.host), *(f for f in headers if f[0] != b"host")]

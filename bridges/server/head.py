@@ -48,6 +48,8 @@ _TO_LOOK_AT: Final = _FORWARDED | {
 }
 _MAX_LENGTH_DIGITS: Final = 18
 _CACHE_LIMIT: Final = 1024
+# Of a domain name; longer ones are not worth remembering.
+_MAX_NAME: Final = 255
 
 
 class RequestHead:
@@ -173,7 +175,7 @@ class HeadParser:
         parts = _HOST(host)
         if parts is None or int(parts[1] or b"0") > 65_535:
             raise PeerProtocolError(f"invalid host: {host!r:.80}", "RFC 9110 section 7.2")
-        if len(self._good_hosts) < _CACHE_LIMIT:
+        if len(self._good_hosts) < _CACHE_LIMIT and len(host) <= _MAX_NAME:
             self._good_hosts.add(host)
 
 

@@ -111,8 +111,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # uvloop's are none by inheritance
         service = self.service
         if service.closed:  # a handshake that was under way when the server stopped
-            self._lost = self._closing = True
-            self.transport.abort()
+            self._turn_away()
             return
         peer = transport.get_extra_info("peername")
         own = transport.get_extra_info("sockname")
@@ -120,8 +119,7 @@ class Connection(asyncio.Protocol):
             self.client = (peer[0], peer[1])
         elif not isinstance(own, str | bytes):
             # Over TCP, and reset already. Without its address it must not pass for a peer on a unix socket.
-            self._lost = self._closing = True
-            self.transport.abort()
+            self._turn_away()
             return
         if isinstance(own, tuple):
             self.server = (own[0], own[1])
@@ -135,6 +133,10 @@ class Connection(asyncio.Protocol):
             self.tls = service.tls(ssl_object) if service.tls is not None else None
         seconds = _LINGER_SECONDS if service.stopping else service.config.head_seconds
         self.reading_deadline = service.in_seconds(seconds)
+
+    def _turn_away(self) -> None:
+        self._lost = self._closing = True
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
@@ -204,6 +206,12 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Learn that it has caught up."""
         self.write_paused = False
+        # asyncio calls this in the middle of its own work, which takes it badly if the connection is closed here.
+        self.service.loop.call_soon(self._write_on)
+
+    def _write_on(self) -> None:
+        if self.write_paused or self._lost:
+            return
         if self._closing:
             self._watch_the_end()
             return
@@ -277,7 +285,7 @@ class Connection(asyncio.Protocol):
                 self._idle()
             return
         if self._half_closed:
-            self._close()
+            self.close()
             return
         service = self.service
         if not self._awaits_head:
@@ -297,12 +305,11 @@ class Connection(asyncio.Protocol):
     def _idle(self) -> None:
         """Wait for another request."""
         if self._half_closed or self.service.stopping:
-            self._close()
+            self.close()
         else:
             self._awaits_head = False
             self.reading_deadline = self.service.idle_deadline
-            if self.reads_paused:
-                self.read_on()
+            self.read_on()
 
     def _too_large(self, begun: bytes) -> PeerProtocolError:
         line = begun.partition(b"\r\n")[0]
@@ -363,7 +370,7 @@ class Connection(asyncio.Protocol):
             self._expect_body()
         if self._half_closed and self._body is not None:
             self._exchange = None  # which has not begun, and whose body will not come
-            self._close()
+            self.close()
 
     def _expect_body(self) -> None:
         self.reading_deadline = self.service.in_seconds(self.service.config.body_seconds)
@@ -439,7 +446,7 @@ class Connection(asyncio.Protocol):
         self._is_unread = True
         exchange = self._exchange
         if exchange is None:
-            self._close()  # it was answered long ago
+            self.close()  # it was answered long ago
         else:
             exchange.framing.keep_alive = False
             exchange.refuse(refusal)
@@ -466,7 +473,7 @@ class Connection(asyncio.Protocol):
             return
         self._exchange = None
         if not exchange.framing.keep_alive or service.stopping:
-            self._close()
+            self.close()
         elif self._body is not None:
             self._expect_body()
             self.read_on()
@@ -486,15 +493,7 @@ class Connection(asyncio.Protocol):
         if came:
             exchange.data_came(came)
 
-    def end_upgraded(self, linger: bool = False) -> None:
-        """End the connection of a websocket."""
-        self._close(linger)
-
     # Deadlines.
-
-    def unwritten(self) -> int:
-        """Give the number of bytes that the client is still to take from the transport."""
-        return self.transport.get_write_buffer_size()
 
     def unwatch_writing(self) -> None:
         """Let the client take its time again."""
@@ -519,23 +518,11 @@ class Connection(asyncio.Protocol):
         elif self._upgraded is not None:
             self._upgraded.expire()
         elif self._body is not None:
-            self._refuse_rest(
-                PeerProtocolError(
-                    "the request body comes too slowly",
-                    "RFC 9110 section 15.5.9",
-                    status_hint=408,
-                )
-            )
+            self._refuse_rest(_too_slow("body"))
         elif self._awaits_head and self._buffer:
-            self._refuse(
-                PeerProtocolError(
-                    "the request head comes too slowly",
-                    "RFC 9110 section 15.5.9",
-                    status_hint=408,
-                )
-            )
+            self._refuse(_too_slow("head"))
         else:
-            self._close()
+            self.close()
 
     # The end.
 
@@ -551,9 +538,9 @@ class Connection(asyncio.Protocol):
             date=self.service.date,
         )
         self.transport.write(data)
-        self._close(linger=True)
+        self.close(linger=True)
 
-    def _close(self, linger: bool = False) -> None:
+    def close(self, linger: bool = False) -> None:
         """End the connection once everything is written."""
         if self._closing:
             return
@@ -564,6 +551,8 @@ class Connection(asyncio.Protocol):
         self._forget()
         self._body = None
         self.reading_deadline = math.inf
+        if transport.is_closing():
+            return  # by itself: its loss is about to be told
         if unread and not self._half_closed and transport.can_write_eof():
             self._lingered = 0
             try:
@@ -608,9 +597,9 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.stop()
         elif self._body is None and not self._awaits_head:
-            self._close()
-        elif not self._buffer:
-            # Connected and silent: a request may be on its way.
+            self.close()
+        elif self._body is not None or not self._buffer:
+            # The rest of a request that was answered is on its way, or one of which nothing has come.
             self.reading_deadline = min(
                 self.reading_deadline, self.service.in_seconds(_LINGER_SECONDS)
             )
@@ -651,3 +640,9 @@ class Connection(asyncio.Protocol):
         if self.reads_paused and not self._lost:
             self.reads_paused = False
             self.transport.resume_reading()
+
+
+def _too_slow(part: str) -> PeerProtocolError:
+    return PeerProtocolError(
+        f"the request {part} comes too slowly", "RFC 9110 section 15.5.9", status_hint=408
+    )

@@ -338,13 +338,21 @@ def run_in_loop(coroutine: Any, name: str) -> None:
         with asyncio.Runner(loop_factory=make_loop) as runner:
             runner.run(coroutine)
         return
-    asyncio.set_event_loop_policy(None)
     loop = make_loop()
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(coroutine)
     finally:
+        loop.run_until_complete(_end_tasks())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         asyncio.set_event_loop(None)
         loop.close()
+
+
+async def _end_tasks() -> None:
+    """Cancel what is left on the loop, as ``asyncio.Runner`` does from Python 3.11 on."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -177,8 +177,8 @@ class Service:
     async def drain(self, seconds: float) -> None:
         """Begin no new requests, and let those under way end, for ``seconds`` at most; then cut them off.
 
-        Streams are told at once that nobody listens any more; those that do not end by themselves lose their client
-        after half of the time. Tasks that go on after their response are waited for, too, and cancelled in the end.
+        Event streams and websockets are told at once; other responses without a known end lose their client after
+        half of the time. Tasks that go on after their response are waited for, too, and cancelled in the end.
         """
         self.stopping = True
         for connection in list(self.connections):
@@ -205,8 +205,10 @@ class Service:
     async def _until_quiet(self, seconds: float) -> None:
         if self.connections or self._tasks:
             self._quiet = self.loop.create_future()
-            await asyncio.wait([self._quiet], timeout=seconds)
-            self._quiet = None
+            try:
+                await asyncio.wait([self._quiet], timeout=seconds)
+            finally:
+                self._quiet = None
 
     def close(self) -> None:
         """Stop the clock; on the loop."""
@@ -214,6 +216,4 @@ class Service:
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
-        close_gate = getattr(self.gate, "close", None)
-        if close_gate is not None:
-            close_gate()
+        self.gate.close()

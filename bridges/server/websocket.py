@@ -8,26 +8,21 @@ Source: RFC 6455; ASGI WebSocket specification 2.5.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import ApplicationProtocolError, ClientDisconnected, PeerProtocolError
+from ..errors import ClientDisconnected, PeerProtocolError
 from ..translate.response_events import RawResponseEvents
 from ..typing import Message
 from ..websocket.asgi import DENIAL_EXTENSION, WebSocketMessages, received
 from ..websocket.framing import ABNORMAL_CLOSURE, GOING_AWAY, Close, Failure, Framing, Ping, Pong
 from ..websocket.handshake import UPGRADE_REQUIRED_HEADERS, Handshake, handshake
-from .asgi import start_task
-from .exchange import Exchange
 from .head import RequestHead
+from .task import TaskExchange
 
 if TYPE_CHECKING:
     from .http1 import Connection
-
-_log = logging.getLogger("bridges.server")
 
 # What waits for an application that does not ask: past either, nothing more is read.
 _AHEAD_BYTES: Final = 65_536
@@ -36,17 +31,13 @@ _UPGRADE_REQUIRED: Final = (*UPGRADE_REQUIRED_HEADERS, (b"connection", b"upgrade
 _SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
-class WebSocketExchange(Exchange):
+class WebSocketExchange(TaskExchange):
     """A request for a websocket, and what becomes of it."""
 
     _handshake: Handshake
     _messages: WebSocketMessages
-    _task: asyncio.Task[None] | None = None
-    _grace: asyncio.TimerHandle | None = None
     _connect_given = False
     _awaits_pong = False
-    _called_off = False
-    _ended = False
     _waiting_bytes = 0
     _disconnect: Message | None = None
     _denial_due = True
@@ -78,10 +69,7 @@ class WebSocketExchange(Exchange):
             max_bytes=config.websocket_max_bytes,
             deflate=config.websocket_deflate,
         )
-        task = start_task(self._run(self._make_scope()), service)
-        if not task.done():
-            self._task = task
-            self.connection.service.add_task(task)
+        self.start_task(self._make_scope())
 
     def _make_scope(self) -> dict[str, Any]:
         scope = self.scope("websocket")
@@ -167,7 +155,7 @@ class WebSocketExchange(Exchange):
             reason = event.reason if isinstance(event, Failure) else ""
             self.connection.transport.write(framing.close(event.code, reason))
         self._lose(event.code, event.reason)
-        self.connection.end_upgraded(linger=isinstance(event, Failure))
+        self.connection.close(linger=isinstance(event, Failure))
 
     def client_left(self, error: ClientDisconnected) -> None:
         if self.gone is None:
@@ -180,16 +168,7 @@ class WebSocketExchange(Exchange):
         if self._disconnect is None:
             self._disconnect = self._messages.disconnect(code, reason)
             self.wake()
-            if self._task is not None:
-                service = self.connection.service
-                self._grace = service.loop.call_later(
-                    service.config.disconnect_grace_seconds, self._call_off
-                )
-
-    def _call_off(self) -> None:
-        if self._task is not None:
-            self._called_off = True
-            self._task.cancel()
+            self.call_off_later()
 
     def expire(self) -> None:
         """Learn that the connection's deadline has passed: send a ping, or give the client up."""
@@ -197,7 +176,7 @@ class WebSocketExchange(Exchange):
         if framing is not None and self._end is not None:
             self._end_of_client(framing, self._end)
             return
-        if framing is not None and self._awaits_pong and self.connection.unwritten():
+        if framing is not None and self._awaits_pong and self._has_unwritten:
             # The ping waits behind what the client is still to read, which has a limit of its own.
             self._await_pong()
             return
@@ -207,6 +186,10 @@ class WebSocketExchange(Exchange):
         self._awaits_pong = True
         self.connection.transport.write(framing.ping())
         self._await_pong()
+
+    @property
+    def _has_unwritten(self) -> bool:
+        return self.connection.transport.get_write_buffer_size() > 0
 
     def _await_pong(self) -> None:
         service = self.connection.service
@@ -262,18 +245,15 @@ class WebSocketExchange(Exchange):
         else:
             for each in output:
                 self._answer_instead(each)
-        if self.connection.write_paused and self.gone is None:
-            await self._drained_or_gone()
-
-    async def _drained_or_gone(self) -> None:
-        while self.connection.write_paused and self.gone is None:
-            await self.change()
+        await self.caught_up()
 
     def _accept(self, head: bytes) -> None:
         self.status = 101
         self.connection.transport.write(head)
         self._sign_of_life()
         self.connection.upgrade(self)
+        if self.connection.service.stopping:
+            self.stop()
 
     def _close(self, frame: bytes) -> None:
         """Begin the closing handshake; the client's part of it has its own time limit."""
@@ -283,7 +263,7 @@ class WebSocketExchange(Exchange):
         connection.transport.write(frame)
         framing = self._framing
         if framing is not None and framing.over:
-            connection.end_upgraded()
+            connection.close()
             return
         connection.reading_deadline = service.in_seconds(service.config.websocket_close_seconds)
         self._queue.clear()
@@ -308,41 +288,26 @@ class WebSocketExchange(Exchange):
 
     # The task.
 
-    async def _run(self, scope: dict[str, Any]) -> None:
-        failure: BaseException | None = None
-        try:
-            await self.connection.service.app(scope, self.receive, self.send)
-        except BaseException as error:  # nothing that an application raises may end the loop
-            failure = error
-        self._ended = True
-        if self._task is not None:
-            self.connection.service.discard_task(self._task)
-            self._task = None
-        if self._grace is not None:
-            self._grace.cancel()
-        try:
-            frame = self._messages.finish(failed=failure is not None)
-        except ApplicationProtocolError as error:
-            failure = error
-        else:
-            if frame:
-                self._close(frame)
-            elif failure is None and self.status != 101 and not self.complete and self.gone is None:
-                failure = self._denial.error("gave up its response", "")
-        if failure is not None:
-            self._report(failure)
+    def returned(self) -> None:
+        self._end_messages(failed=False)
+        if self.status != 101 and not self.complete and self.gone is None:
+            raise self._denial.error("gave up its response", "")
 
-    def _report(self, failure: BaseException) -> None:
-        name = self.connection.service.app_name
-        left = self._disconnect is not None or self.gone is not None
-        if left and (isinstance(failure, ClientDisconnected) or self._called_off):
-            _log.debug("%s was ended by its client's leaving: %r", name, failure)
-        elif self.status == 101 or left or self.complete:
-            _log.error(
-                "%s failed in a websocket at %s",
-                name,
-                self.head.target.decode("latin-1"),
-                exc_info=failure,
-            )
-        else:
-            self.fail(failure)
+    def report(self, failure: BaseException) -> None:
+        self._end_messages(failed=True)
+        super().report(failure)
+
+    def _end_messages(self, *, failed: bool) -> None:
+        frame = self._messages.finish(failed=failed)
+        if frame:
+            self._close(frame)
+
+    @property
+    def has_left(self) -> bool:
+        return self._disconnect is not None or self.gone is not None
+
+    @property
+    def too_late(self) -> str:
+        if self.status == 101 or self.has_left or self.complete:
+            return f"in a websocket at {self.head.target.decode('latin-1')}"
+        return ""

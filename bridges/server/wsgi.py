@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +41,6 @@ class WSGIExchange(Exchange):
     """One request to a WSGI application."""
 
     _ticket: Ticket | None = None
-    _call: Call | None = None
     _body: LoopToThread | None = None
     _refused_chunk: bytes | None = None
     _body_complete = False
@@ -123,7 +123,7 @@ class WSGIExchange(Exchange):
         else:
             environ["wsgi.input"] = io.BufferedReader(BodyReader(self._take_body), _READER_BYTES)
         service = self.connection.service
-        self._call = call = Call(
+        call = Call(
             service.app,
             service.app_name,
             environ,
@@ -189,7 +189,7 @@ class WSGIExchange(Exchange):
         """Write what the thread has for the client, as long as that takes it."""
         while not (self._ended or self._must_wait or self._task is not None):
             items, ended = self._pipe.take_now()
-            if items and self.gone is None:
+            if items and self.gone is None and not self.connection.transport.is_closing():
                 self._write(items)
             if ended:
                 self._ended = True
@@ -206,7 +206,7 @@ class WSGIExchange(Exchange):
         """Write a batch, joining neighbouring chunks."""
         chunks: list[bytes] = []
         size = 0
-        for position, item in enumerate(items):
+        for item in items:
             if isinstance(item, bytes):
                 if chunks and size + len(item) > _JOIN_BYTES:
                     self._write_body(chunks, False)
@@ -218,8 +218,7 @@ class WSGIExchange(Exchange):
             elif not isinstance(item, Note):
                 if chunks:
                     self._write_body(chunks, False)
-                if self._write_message(item, items[position + 1 :]):
-                    return
+                self._write_message(item)
         if chunks:
             self._write_body(chunks, False)
 
@@ -234,8 +233,8 @@ class WSGIExchange(Exchange):
             self._trailers = head.get("trailers", False)
             self.start_response(head["status"], head["headers"], body, last, self._trailers)
 
-    def _write_message(self, message: Message, rest: list[Item]) -> bool:
-        """Write a message that is no piece of the body; tells whether the rest of the batch is left to a task."""
+    def _write_message(self, message: Message) -> None:
+        """Write a message that is no piece of the body; a file, behind which there is nothing, by a task."""
         kind = message["type"]
         if kind == "http.response.start":
             self._pending_head = message
@@ -246,23 +245,24 @@ class WSGIExchange(Exchange):
                 [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message["headers"]]
             )
         else:
-            self._task = self.connection.service.loop.create_task(self._send_file(message, rest))
-            return True
-        return False
+            # The application closes its descriptor as soon as its client has left, while ours may be in use.
+            file = os.dup(message["file"])
+            self._task = self.connection.service.loop.create_task(self._send_file(message, file))
 
-    async def _send_file(self, message: Message, rest: list[Item]) -> None:
-        """Send a file, which is the whole body."""
+    async def _send_file(self, message: Message, file: int) -> None:
+        """Send a file, which is the whole body, and close our descriptor."""
         try:
             if self._pending_head is not None:
                 head, self._pending_head = self._pending_head, None
                 self.start_response(head["status"], head["headers"], b"", False)
-            await send_descriptor(self, message["file"], message["offset"], message["count"])
+            await send_descriptor(self, file, message["offset"], message["count"])
             self.go_on(b"", True)
         except ClientDisconnected:
             _log.debug("the client left in the middle of a file")
         except Exception as error:
-            if self.gone is None:  # else the application has closed the file, as it may
-                self.fail(error)
+            self.fail(error)
+        finally:
+            os.close(file)
         self._task = None
         if self._ended:
             self._conclude()
@@ -274,9 +274,8 @@ class WSGIExchange(Exchange):
         self._body = None  # which holds a callback of this exchange
         failure, self._pipe.failure = self._pipe.failure, None
         if failure is None:
-            if not self.complete and self.gone is None:
-                self._write_body([], True)
-        elif self.gone is not None or self.complete:
+            return
+        if self.gone is not None or self.complete:
             _log.error(
                 "%s failed after its request had ended",
                 self.connection.service.app_name,

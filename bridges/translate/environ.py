@@ -9,8 +9,8 @@ from .headers import HeaderPolicy, add_request_headers, length_from_text
 from .paths import latin1_from_text, path_bytes, request_uri, split_path
 from .tls import ssl_variables
 
-_WSGI_SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+WSGI_SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
 class ScopeView(dict[str, Any]):
@@ -56,7 +56,7 @@ def environ_from_scope(
     environ["REQUEST_METHOD"] = scope["method"]
     environ["QUERY_STRING"] = (scope.get("query_string") or b"").decode("latin-1")
     _add_path(environ, scope)
-    scheme = _WSGI_SCHEMES.get(scope.get("scheme") or "http", "http")
+    scheme = WSGI_SCHEMES.get(scope.get("scheme") or "http", "http")
     environ["wsgi.url_scheme"] = scheme
     _add_addresses(environ, view, scheme)
     version = scope.get("http_version")
@@ -91,7 +91,7 @@ def _add_addresses(environ: Environ, view: ScopeView, scheme: str) -> None:
     """Add the addresses of both ends; a unix socket has no host and port, which PEP 3333 demands."""
     host, port = _address(view, "server")
     if port is None:
-        environ["SERVER_NAME"], environ["SERVER_PORT"] = "localhost", _DEFAULT_PORTS[scheme]
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = "localhost", DEFAULT_PORTS[scheme]
     else:
         environ["SERVER_NAME"], environ["SERVER_PORT"] = host or "localhost", str(port)
     host, port = _address(view, "client")
