@@ -712,6 +712,8 @@ MALFORMED_ASGI: list[Any] = [
     [([], b"b")],
     [(bytearray(b"a"), b"b")],
     [(b"a", memoryview(b"b"))],
+    [(memoryview(b"a"), b"b")],
+    [(memoryview(b"a"), b"another")],
     b"abc",
     {b"content-type": b"text/plain"},
 ]
@@ -720,7 +722,8 @@ MALFORMED_ASGI: list[Any] = [
 @pytest.mark.spec("ASGI HTTP 2.5", "Response Start")
 @pytest.mark.parametrize("headers", MALFORMED_ASGI, ids=repr)
 def test_headers_from_asgi_must_be_pairs_of_bytes(headers: Any) -> None:
-    """Another shape is the application's mistake, named as such."""
+    """Another shape is the application's mistake, named as such, also after its equal of the right type."""
+    response_headers_from_asgi([(b"a", b"b")])
     with pytest.raises(ApplicationProtocolError, match="pairs of bytes"):
         response_headers_from_asgi(headers)
 

@@ -90,7 +90,7 @@ class TaskExchange(Exchange):
 
     def call_off_later(self) -> None:
         """Give the application its grace time, then cancel its task."""
-        if self._task is not None:
+        if not self._ended:  # it may still be in its eager part, before there is a task to name
             service = self.connection.service
             self._grace = service.loop.call_later(
                 service.config.disconnect_grace_seconds, self._call_off

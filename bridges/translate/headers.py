@@ -265,10 +265,11 @@ def checked_response_headers(headers: Iterable[Iterable[bytes]]) -> ResponseHead
     try:
         for field in headers:
             if type(field) is tuple and field in _checked_fields:
-                raw.append(_checked_fields[field])
-                continue
+                if type(field[0]) is type(field[1]) is bytes:  # a memoryview equals its bytes
+                    raw.append(_checked_fields[field])
+                    continue
             name, value = field
-            raw_name = _raw_names.get(name) or _checked_raw_name(name)
+            raw_name = _checked_raw_name(name)
             raw_value = value.strip(b" \t")
             if _FORBIDDEN_IN_VALUE(raw_value):
                 raise ApplicationProtocolError(
@@ -357,8 +358,11 @@ def _checked_name(name: str) -> bytes:
 
 
 def _checked_raw_name(name: bytes) -> bytes:
-    if not isinstance(name, bytes):
+    if not isinstance(name, bytes):  # before the look-up, which takes a memoryview for its bytes
         raise TypeError(name)
+    known = _raw_names.get(name)
+    if known is not None:
+        return known
     _check_token(name, name)
     raw = name.lower()
     if len(_raw_names) < _CACHE_LIMIT:
