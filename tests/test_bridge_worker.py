@@ -34,6 +34,7 @@ from bridges.gunicorn.settings import options_of, warnings_for
 from bridges.gunicorn.watch import printable
 from bridges.gunicorn.worker import BridgeWorker
 from bridges.server.config import Config as ServerConfig
+from bridges.server.head import FieldMemory
 from bridges.typing import Receive, Scope, Send
 
 WAIT_SECONDS = 10.0
@@ -507,12 +508,12 @@ def test_a_long_target_is_no_long_line() -> None:
     heads = LimitedHeads(30, 10, 0, False)
     line = b"GET /%s HTTP/1.1" % (b"x" * 16)
     assert len(line) == 30
-    assert heads.parse(line + b"\r\nhost: x\r\n\r\n").method == "GET"
+    assert heads.parse(line + b"\r\nhost: x\r\n\r\n", FieldMemory()).method == "GET"
     with pytest.raises(errors.PeerProtocolError) as caught:
-        heads.parse(b"PUT" + line.replace(b"GET", b"") + b"0\r\nhost: x\r\n\r\n")
+        heads.parse(b"PUT" + line.replace(b"GET", b"") + b"0\r\nhost: x\r\n\r\n", FieldMemory())
     assert caught.value.status_hint in (400, 414)
     with pytest.raises(errors.PeerProtocolError) as caught:
-        heads.parse(line.replace(b"GET", b"POST") + b"\r\nhost: x\r\n\r\n")
+        heads.parse(line.replace(b"GET", b"POST") + b"\r\nhost: x\r\n\r\n", FieldMemory())
     assert caught.value.status_hint == 414
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import PeerProtocolError
-from ..server.head import HeadParser, RequestHead
+from ..server.head import FieldMemory, HeadParser, RequestHead
 
 
 class LimitedHeads(HeadParser):
@@ -31,7 +31,7 @@ class LimitedHeads(HeadParser):
         # Heads that are not larger need no second look.
         self._harmless_bytes = min(line_bytes, field_bytes or line_bytes)
 
-    def parse(self, data: bytes) -> RequestHead:
+    def parse(self, data: bytes, memory: FieldMemory) -> RequestHead:
         """Parse a head, as ``HeadParser`` does.
 
         Raises:
@@ -44,7 +44,7 @@ class LimitedHeads(HeadParser):
                 "RFC 9110 section 15.5.15",
                 status_hint=414,
             )
-        head = super().parse(data)
+        head = super().parse(data, memory)
         if large and self._field_bytes:
             self._check_sizes(head)
         if self._refuse_underscores and any(b"_" in name for name, _ in head.headers):

@@ -120,7 +120,8 @@ class ASGIExchange(TaskExchange):
             ClientDisconnected: the client has left.
             ApplicationProtocolError: the message is malformed or out of order.
         """
-        self.check_client()
+        if self.gone is not None:
+            raise ClientDisconnected(self.gone)
         kind = message.get("type")
         events = self._events
         if kind == "http.response.body":

@@ -51,7 +51,7 @@ def request_environ(head: RequestHead, of_connection: Environ) -> Environ:
     Raises:
         PeerProtocolError: fields that must be refused; hint 400.
     """
-    environ = of_connection.copy()
+    environ = _environ_of_fields(head, of_connection)
     environ["REQUEST_METHOD"] = head.method
     environ["SERVER_PROTOCOL"] = "HTTP/" + head.version
     raw_path = head.raw_path
@@ -60,7 +60,17 @@ def request_environ(head: RequestHead, of_connection: Environ) -> Environ:
     )
     environ["QUERY_STRING"] = head.query.decode("latin-1")
     environ["REQUEST_URI"] = environ["RAW_URI"] = request_uri(raw_path, head.query)
+    return environ
+
+
+def _environ_of_fields(head: RequestHead, of_connection: Environ) -> Environ:
+    memory = head.same_fields
+    if memory is not None and memory.environ is not None:
+        return memory.environ.copy()
+    environ = of_connection.copy()
     add_request_headers(environ, head.headers, "drop")
+    if memory is not None:
+        memory.environ = environ.copy()
     return environ
 
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 from ..errors import PeerProtocolError
+from ..typing import Environ
 
 _REQUEST_LINE: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n"
@@ -47,9 +48,40 @@ _TO_LOOK_AT: Final = _FORWARDED | {
     b"upgrade",
 }
 _MAX_LENGTH_DIGITS: Final = 18
+# Of a field section that is worth remembering: an idle connection keeps it.
+_MAX_REMEMBERED: Final = 2048
 _CACHE_LIMIT: Final = 1024
 # Of a domain name; longer ones are not worth remembering.
 _MAX_NAME: Final = 255
+
+
+class FieldMemory:
+    """The fields of a connection's last plain request: clients send the same again and again.
+
+    Plain is a request of HTTP/1.1 for a path, without a body, that asks for no other protocol and keeps the connection.
+    What the same method's same fields say of another path is then the same.
+
+    Attributes:
+        method: of the request, as sent.
+        section: the bytes behind the request line.
+        headers: as ``RequestHead`` has them.
+        forwarded: likewise.
+        environ: the part that connection and fields make up of an environ; made by who needs it.
+    """
+
+    __slots__ = ("environ", "forwarded", "headers", "method", "section")
+
+    def __init__(self) -> None:
+        self.method = self.section = b""
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.forwarded = False
+        self.environ: Environ | None = None
+
+    def remember(self, method: bytes, section: bytes, head: RequestHead) -> None:
+        """Take a request's fields, in place of those before."""
+        self.method, self.section = method, section
+        self.headers, self.forwarded = tuple(head.headers), head.forwarded
+        self.environ = None
 
 
 class RequestHead:
@@ -68,21 +100,15 @@ class RequestHead:
         expects_continue: whether it waits for ``100 Continue`` before it sends the body.
         forwarded: whether there is a field that proxies write.
         upgrade: whether it asks for the websocket protocol in a way that may be granted.
+        same_fields: the connection's memory, where the fields are those that it holds.
     """
 
-    __slots__ = (
-        "expects_continue",
-        "forwarded",
-        "headers",
-        "keep_alive",
-        "length",
-        "method",
-        "query",
-        "raw_path",
-        "target",
-        "upgrade",
-        "version",
-    )
+    # What most requests never change stands here: setting it for each of them would cost.
+    length: int | None = 0
+    expects_continue = False
+    forwarded = False
+    upgrade = False
+    same_fields: FieldMemory | None = None
 
     def __init__(self, method: str, target: bytes, version: str) -> None:
         self.method = method
@@ -90,10 +116,6 @@ class RequestHead:
         self.version = version
         self.keep_alive = version == "1.1"
         self.headers: list[tuple[bytes, bytes]] = []
-        self.length: int | None = 0
-        self.expects_continue = False
-        self.forwarded = False
-        self.upgrade = False
         self.raw_path, _, self.query = target.partition(b"?")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -117,11 +139,12 @@ class HeadParser:
         self._max_fields = max_fields
         self._good_hosts: set[bytes] = set()
 
-    def parse(self, data: bytes) -> RequestHead:
+    def parse(self, data: bytes, memory: FieldMemory) -> RequestHead:
         """Parse a head.
 
         Args:
             data: from the request line to the empty line, both included.
+            memory: of the connection.
 
         Raises:
             PeerProtocolError: it must be refused, with ``status_hint``, and the connection closed.
@@ -139,6 +162,20 @@ class HeadParser:
                 status_hint=414,
             )
         head = RequestHead(method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0")
+        section = data[line.end() :]
+        may_be_same = head.version == "1.1" and target.startswith(b"/") and b"#" not in target
+        if may_be_same and section == memory.section and method == memory.method:
+            head.headers.extend(memory.headers)
+            head.forwarded = memory.forwarded
+            head.same_fields = memory
+            return head
+        self._parse_fields(head, data)
+        self._read_fields(head, [field for field in head.headers if field[0] in _TO_LOOK_AT])
+        if may_be_same and _is_plain(head) and len(section) <= _MAX_REMEMBERED:
+            memory.remember(method, section, head)
+        return head
+
+    def _parse_fields(self, head: RequestHead, data: bytes) -> None:
         try:
             httptools.HttpRequestParser(head).feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -154,8 +191,6 @@ class HeadParser:
             raise PeerProtocolError(
                 f"more than {self._max_fields} header fields", "RFC 6585 section 5", status_hint=431
             )
-        self._read_fields(head, [field for field in head.headers if field[0] in _TO_LOOK_AT])
-        return head
 
     def _read_fields(self, head: RequestHead, fields: list[tuple[bytes, bytes]]) -> None:
         if len(fields) == 1 and fields[0][0] == b"host":
@@ -177,6 +212,10 @@ class HeadParser:
             raise PeerProtocolError(f"invalid host: {host!r:.80}", "RFC 9110 section 7.2")
         if len(self._good_hosts) < _CACHE_LIMIT and len(host) <= _MAX_NAME:
             self._good_hosts.add(host)
+
+
+def _is_plain(head: RequestHead) -> bool:
+    return head.length == 0 and head.keep_alive and not head.upgrade
 
 
 def _read_framing(head: RequestHead, fields: list[tuple[bytes, bytes]]) -> bytes | None:

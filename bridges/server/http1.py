@@ -18,7 +18,7 @@ from ..typing import Environ, RawHeaders
 from .bodies import ChunkedBody, SizedBody
 from .environ import connection_environ
 from .exchange import Exchange
-from .head import RequestHead
+from .head import FieldMemory, RequestHead
 from .response import Transfer, simple_response
 from .service import Service
 
@@ -103,6 +103,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self._fields = FieldMemory()
 
     # What the transport calls.
 
@@ -261,7 +262,7 @@ class Connection(asyncio.Protocol):
         try:
             if len(data) > service.config.max_head_bytes:
                 raise self._too_large(data)
-            head = service.heads.parse(data)
+            head = service.heads.parse(data, self._fields)
             if head.length:
                 self._check_body_size(head.length)
         except PeerProtocolError as refusal:

@@ -183,28 +183,20 @@ def response_headers_from_wsgi(headers: Iterable[tuple[str, str]]) -> ResponseHe
     dropped: list[str] = []
     try:
         for field in headers:
-            if type(field) is tuple and field in _native_fields:
-                raw.append(_native_fields[field])
-                continue
-            name, value = field
-            raw_name = _names.get(name) or _checked_name(name)
-            raw_value = value.strip(" \t").encode("latin-1")
-            if _FORBIDDEN_IN_VALUE(raw_value):
-                raise ApplicationProtocolError(
-                    f"value of response header {name!r} contains CR, LF, NUL or another control: {_excerpt(value)}",
-                    _PEP_HEADERS,
-                )
+            checked = _native_fields.get(field) if type(field) is tuple else None
+            if checked is None:
+                checked = _checked_native_field(*field)
+                _remember(_native_fields, field, checked)
+            raw_name, raw_value = checked
             if raw_name in _NOT_PASSED_AS_IS:
                 if raw_name != b"content-length":
-                    dropped.append(name)
+                    dropped.append(field[0])
                     continue
                 if length is not None:
                     _check_repetition(length, raw_value)
                     continue
                 length = _response_length(raw_value)
-            else:
-                _remember(_native_fields, field, (raw_name, raw_value))
-            raw.append((raw_name, raw_value))
+            raw.append(checked)
     except UnicodeEncodeError as error:
         raise ApplicationProtocolError(
             f"response header {_excerpt(error.object)} has characters outside latin-1: encode them first"
@@ -264,18 +256,13 @@ def checked_response_headers(headers: Iterable[Iterable[bytes]]) -> ResponseHead
     dropped: list[str] = []
     try:
         for field in headers:
-            if type(field) is tuple and field in _checked_fields:
-                if type(field[0]) is type(field[1]) is bytes:  # a memoryview equals its bytes
-                    raw.append(_checked_fields[field])
-                    continue
-            name, value = field
-            raw_name = _checked_raw_name(name)
-            raw_value = value.strip(b" \t")
-            if _FORBIDDEN_IN_VALUE(raw_value):
-                raise ApplicationProtocolError(
-                    f"value of response header {name!r} contains CR, LF, NUL or another control: {_excerpt(value)}",
-                    _ASGI_HEADERS,
-                )
+            known = _checked_fields.get(field) if type(field) is tuple else None
+            # A memoryview equals its bytes.
+            if known is not None and type(field[0]) is type(field[1]) is bytes:  # type: ignore[index]
+                raw_name, raw_value = checked = known
+            else:
+                raw_name, raw_value = checked = _checked_field(*field)
+                _remember(_checked_fields, field, checked)
             if raw_name in _NOT_PASSED_AS_IS:
                 if raw_name != b"content-length":
                     dropped.append(raw_name.decode())
@@ -284,15 +271,35 @@ def checked_response_headers(headers: Iterable[Iterable[bytes]]) -> ResponseHead
                     _check_repetition(length, raw_value)
                     continue
                 length = _response_length(raw_value)
-            else:
-                _remember(_checked_fields, field, (raw_name, raw_value))
-            raw.append((raw_name, raw_value))
+            raw.append(checked)
     except (TypeError, ValueError, AttributeError) as error:
         raise ApplicationProtocolError(
             f"response headers must be (name, value) pairs of bytes, got {_excerpt(headers)}",
             _ASGI_HEADERS,
         ) from error
     return ResponseHeaders(raw, length, dropped)
+
+
+def _checked_field(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    raw_name = _checked_raw_name(name)
+    raw_value = value.strip(b" \t")
+    if _FORBIDDEN_IN_VALUE(raw_value):
+        raise ApplicationProtocolError(
+            f"value of response header {name!r} contains CR, LF, NUL or another control: {_excerpt(value)}",
+            _ASGI_HEADERS,
+        )
+    return raw_name, raw_value
+
+
+def _checked_native_field(name: str, value: str) -> tuple[bytes, bytes]:
+    raw_name = _names.get(name) or _checked_name(name)
+    raw_value = value.strip(" \t").encode("latin-1")
+    if _FORBIDDEN_IN_VALUE(raw_value):
+        raise ApplicationProtocolError(
+            f"value of response header {name!r} contains CR, LF, NUL or another control: {_excerpt(value)}",
+            _PEP_HEADERS,
+        )
+    return raw_name, raw_value
 
 
 def _remember(

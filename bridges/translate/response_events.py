@@ -162,7 +162,8 @@ class ResponseEvents:
             self._count(len(chunk), more_body)
         self._body_begun = True
         if not more_body:
-            self._end_body()
+            self.body_ended = True
+            self.complete = not self.wants_trailers
         return chunk if self.body_allowed else b""
 
     def extension(self, message: Message) -> EarlyHint | SendPath | SendFile | Trailers:
@@ -201,7 +202,12 @@ class ResponseEvents:
         if not self.status:
             raise self.error("sent no http.response.start", _START_CLAUSE)
         self.head_taken = True
-        if whole_length is not None and self.body_allowed and not self._has_length():
+        if (
+            self.remaining is None
+            and whole_length is not None
+            and self.body_allowed
+            and not self._has_length()
+        ):
             self.headers.append(self._length_field(whole_length))
         return self.status, self.headers
 
@@ -238,9 +244,7 @@ class ResponseEvents:
         return self._length_name, str(length)
 
     def _has_length(self) -> bool:
-        return self.remaining is not None or any(
-            name == self._length_name for name, _ in self.headers
-        )
+        return any(name == self._length_name for name, _ in self.headers)
 
     def _bytes(self, chunk: object) -> bytes:
         if isinstance(chunk, bytearray | memoryview):
