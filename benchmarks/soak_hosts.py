@@ -70,6 +70,8 @@ class Host:
         environment = {
             "SOAK_ADAPTER": adapter if self.wrapped else "none",
             "SOAK_THREADS": str(threads),
+            # So long may clients that left while the application is silent stay unnoticed.
+            "BRIDGES_WRITE_SECONDS": "3",
             **PLAIN_ALLOCATOR,
         }
         return Contender("soak", tuple(filled), self.app, environment)
