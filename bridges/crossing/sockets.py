@@ -125,8 +125,12 @@ class _AsyncioEnd(SocketEnd):
         self._loop = loop
         self._watching = False
         self._reader: asyncio.Future[bytes] | None = None
+        self._ahead = b""
 
     async def read(self) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
         reader: asyncio.Future[bytes] = self._loop.create_future()
         self._reader = reader
         if not self._watching:
@@ -134,6 +138,10 @@ class _AsyncioEnd(SocketEnd):
             self._watching = True
         try:
             return await reader
+        except asyncio.CancelledError:
+            if reader.done() and not reader.cancelled():  # it came at the same time
+                self._ahead = reader.result()
+            raise
         finally:
             self._reader = None
 

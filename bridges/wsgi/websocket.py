@@ -61,7 +61,6 @@ class WebSocketBridge:
 
     _end: SocketEnd
     _theirs: socket.socket
-    _begun = False
     _denies: bool | None = None
     _call_began = False
     _call_over = False
@@ -224,7 +223,7 @@ class WebSocketBridge:
             return None
         self._end.expect_no_more()
         await self._all_sent.wait()
-        if failure is not None and self._begun and self._is_a_way_to_end(failure):
+        if failure is not None and self._is_a_way_to_end(failure):
             failure = None
         failure = self._failure or failure
         if self._open and not (self._closed or self._gone):
@@ -237,13 +236,17 @@ class WebSocketBridge:
         """Tell whether an exception is how applications and libraries leave a socket that they took over.
 
         Servers of their own take a bare ``StopIteration`` or ``ConnectionError`` so; and an application that goes on
-        writing when its websocket is over sees what it would on any socket.
+        writing when its websocket is over sees what it would on any socket. What is wrong with a response that nobody
+        takes, such as an empty list without a call of ``start_response``, is no mistake either.
         """
+        if isinstance(failure, ConnectionError) and (self._closed or self._gone):
+            return True
+        if not self._end.has_received():
+            return False
         if isinstance(failure, ApplicationError):
             return isinstance(failure.__cause__, StopIteration)
-        if type(failure) is ConnectionError and not failure.args:
-            return True
-        return isinstance(failure, ConnectionError) and (self._closed or self._gone)
+        bare = type(failure) is ConnectionError and not failure.args
+        return bare or isinstance(failure, ApplicationProtocolError)
 
     # A response instead of a websocket.
 
@@ -343,7 +346,6 @@ class WebSocketBridge:
             data = await self._end.read()
             if self._denies or not (data or head):
                 return None
-            self._begun = True
             head += data
             if not data or len(head) > MAX_HEAD_BYTES:
                 raise ApplicationProtocolError(
