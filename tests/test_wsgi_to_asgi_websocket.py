@@ -452,20 +452,22 @@ async def test_an_application_that_raises_behind_its_close() -> None:
 
 
 @pytest.mark.spec("issue 5", "2. the descriptor pair")
-async def test_an_application_that_closes_its_socket_and_goes_on() -> None:
-    """The client need not wait for the call's end."""
+async def test_an_application_that_closes_its_socket_unread() -> None:
+    """What it sent before arrives; what it did not read is lost, and nobody waits for it."""
     go = threading.Event()
 
     def act(ws: AppSocket, app: Recording) -> None:
+        assert go.wait(EVENT_SECONDS)
         ws.send("last")
         ws.sock.close()
-        assert go.wait(EVENT_SECONDS)
 
-    with adapter_of(Recording(act)) as adapter:
+    app = Recording(act)
+    with adapter_of(app) as adapter:
         ws = FakeWebSocket()
         async with running(ws, adapter) as failures:
-            await ws.until(lambda ws: ws.close)
-            ws.says("late")
+            await ws.until(lambda ws: ws.accept)
+            ws.says("unread", b"x" * 3_000_000)
+            await anyio.wait_all_tasks_blocked()
             go.set()
         assert failures == []
     assert (ws.messages, ws.close) == (["last"], (1000, ""))

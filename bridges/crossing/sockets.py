@@ -82,18 +82,6 @@ class SocketEnd(ABC):
         except OSError:
             return False
 
-    def expect_no_more(self) -> None:
-        """Take it that nobody writes at the other end any more, although a copy of it may be left open somewhere.
-
-        To be called again after each ``read``: what is there already is still given.
-        """
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            self._shut(socket.SHUT_RD)
-        except OSError:
-            pass  # it has ended
-
     def end_writing(self) -> None:
         """Let the other end see the end behind what was written."""
         self._shut(socket.SHUT_WR)
