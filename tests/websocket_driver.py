@@ -1,7 +1,7 @@
 """An ASGI server with one websocket and its client in one object, and WSGI applications that use the socket they get.
 
-``FakeWebSocket`` is strict where real servers forgive: a message out of order, two ``receive()`` at once, one that still
-waits while the websocket is closed, are each a ``Misuse``. The test decides what the client does and when.
+``FakeWebSocket`` is strict where real servers forgive: a message out of order, two ``receive()`` at once, one that
+still waits while the websocket is closed, are each a ``Misuse``. The test decides what the client does and when.
 
 ``AppSocket`` is a server's side of RFC 6455 on the application's socket, in few lines and without the code under test.
 """
