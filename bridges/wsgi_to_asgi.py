@@ -6,8 +6,8 @@ import inspect
 import io
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TextIO
+from collections.abc import Callable
+from typing import Final, TextIO
 
 from .crossing.pool import ThreadPool
 from .errors import (
@@ -18,13 +18,15 @@ from .errors import (
     ServerProtocolError,
 )
 from .kinds import is_async, name_of
-from .translate.environ import environ_from_scope
+from .translate.environ import ScopeView, environ_from_scope
 from .translate.headers import HEADER_POLICIES, HeaderPolicy
 from .typing import Environ, Receive, Scope, Send, WSGIApplication
+from .websocket.client import request_fields
 from .wsgi.body import BodyMeter, collect
 from .wsgi.exchange import Exchange
 from .wsgi.files import FileWrapper
 from .wsgi.lifespan import answer_lifespan
+from .wsgi.websocket import DENIAL_EXTENSION, WebSocketBridge
 
 _SMALL_BODY_BYTES: Final = 65_536
 _RETRY_AFTER_SECONDS: Final = 1
@@ -49,7 +51,10 @@ class WSGIToASGI:
     Attributes:
         app: the WSGI application; also ``__wrapped__``.
         pool: the thread pool, or None before the first request made one.
+        websocket_pool: the threads of websockets, or None before the first of these made them.
     """
+
+    websocket_pool: ThreadPool | None = None
 
     def __init__(
         self,
@@ -63,6 +68,8 @@ class WSGIToASGI:
         header_policy: HeaderPolicy = "drop",
         multiprocess: bool = True,
         errors: TextIO | None = None,
+        websocket: bool = False,
+        max_websockets: int = 100,
         startup: Callable[[], object] | None = None,
         shutdown: Callable[[], object] | None = None,
     ) -> None:
@@ -82,6 +89,11 @@ class WSGIToASGI:
                 ``"refuse"`` the request with 400, or ``"keep"`` them.
             multiprocess: the value of ``wsgi.multiprocess``.
             errors: text stream that becomes ``wsgi.errors``; None for ``sys.stderr``.
+            websocket: whether the application gets websockets, by a socket in its environ, for Flask-Sock,
+                simple-websocket, Flask-SocketIO and the like; otherwise they are refused with 403.
+            max_websockets: most of them at one time, each in one thread for as long as it lasts; further ones are
+                refused. These threads come on top of ``max_threads``, so that open websockets never keep requests
+                waiting.
             startup: called in a thread of the pool before the first request, where the server speaks lifespan.
             shutdown: called likewise after the last request.
 
@@ -95,7 +107,11 @@ class WSGIToASGI:
             raise ValueError(
                 f"header_policy must be one of {HEADER_POLICIES}, got {header_policy!r:.80}"
             )
-        for name, least in (("max_threads", max_threads), ("buffer_bytes", buffer_bytes)):
+        for name, least in (
+            ("max_threads", max_threads),
+            ("buffer_bytes", buffer_bytes),
+            ("max_websockets", max_websockets),
+        ):
             if least < 1:
                 raise ValueError(f"{name} must be at least 1, got {least}")
         for name, limit in (
@@ -115,6 +131,9 @@ class WSGIToASGI:
         self._spool_body_bytes = spool_body_bytes
         self._header_policy = header_policy
         self._errors = errors
+        self._websocket = websocket
+        self._max_websockets = max_websockets
+        self._websockets: set[WebSocketBridge] = set()
         self._startup = startup
         self._shutdown = shutdown
         self._base_environ: Environ = {
@@ -131,7 +150,7 @@ class WSGIToASGI:
         return f"WSGIToASGI({name_of(self.app)})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the lifespan; websockets are refused with 403.
+        """Serve one request or websocket, or the lifespan.
 
         Raises:
             BaseException: what the application raised, for the server to log and to answer or to cut off.
@@ -147,8 +166,10 @@ class WSGIToASGI:
                 self._living_pool,
                 startup=self._startup,
                 shutdown=self._shutdown,
-                end_pool=self._owns_pool,
+                end=self._end_pools,
             )
+        elif kind == "websocket" and self._websocket:
+            await self._serve_websocket(scope, receive, send)
         elif kind == "websocket":
             await _refuse_websocket(scope, receive, send)
         else:
@@ -163,7 +184,13 @@ class WSGIToASGI:
             environ, length = environ_from_scope(scope, self._base_environ, self._header_policy)
             environ["wsgi.errors"] = self._errors or sys.stderr
             exchange = Exchange(
-                self.app, self._app_name, environ, receive, send, self._buffer_bytes
+                self.app,
+                self._app_name,
+                environ,
+                receive,
+                send,
+                self._buffer_bytes,
+                scope.get("extensions") or {},
             )
             if length == 0:
                 environ["wsgi.input"] = io.BytesIO()
@@ -208,6 +235,55 @@ class WSGIToASGI:
         else:
             exchange.stream_body(environ, chunks, meter)
         return True
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        subprotocols = list(scope.get("subprotocols") or ())
+        fields = request_fields(scope.get("headers") or (), subprotocols)
+        # Whatever brought it to the server, to the application it is the request that opens a websocket.
+        request = {**scope, "method": "GET", "http_version": "1.1", "headers": fields}
+        try:
+            environ, _ = environ_from_scope(request, self._base_environ, self._header_policy)
+        except PeerProtocolError as refusal:
+            await _deny(scope, receive, send, refusal.status_hint, str(refusal))
+            return
+        environ["asgi.scope"] = ScopeView(scope)
+        environ["wsgi.errors"] = self._errors or sys.stderr
+        environ.setdefault("HTTP_HOST", f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}")
+        bridge = WebSocketBridge(
+            self.app,
+            self._app_name,
+            environ,
+            receive,
+            send,
+            extensions=scope.get("extensions") or {},
+            subprotocols=subprotocols,
+            buffer_bytes=self._buffer_bytes,
+        )
+        self._websockets.add(bridge)
+        try:
+            await bridge.run(self._living_websocket_pool())
+        finally:
+            self._websockets.discard(bridge)
+
+    def _living_websocket_pool(self) -> ThreadPool:
+        """Give the pool of websockets, making one at the first of them and after a lifespan has ended the last one."""
+        with _making_pool:
+            pool = self.websocket_pool
+            if pool is None or pool.closed:
+                pool = self.websocket_pool = ThreadPool(
+                    self._max_websockets,
+                    max_queue=0,
+                    on_thread_exit=None if self.pool is None else self.pool.on_thread_exit,
+                    name="bridges-websocket",
+                )
+            return pool
+
+    def _end_pools(self, pool: ThreadPool) -> list[ThreadPool]:
+        """Tell all websockets that the server stops; gives the pools to be shut down."""
+        for bridge in list(self._websockets):
+            bridge.leave()
+        pools = [pool] if self._owns_pool else []
+        return pools if self.websocket_pool is None else [self.websocket_pool, *pools]
 
     def _living_pool(self) -> ThreadPool:
         """Give the pool, making one at the first request and after a lifespan has ended the last one."""
@@ -257,19 +333,31 @@ async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _refuse_websocket(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
     """Refuse a handshake with 403 (ASGI WebSocket 2.5 "Close - send event" and "Websocket Denial Response")."""
+    await _deny(
+        scope,
+        receive,
+        send,
+        403,
+        "This path is served by a WSGI application, which takes no websockets.",
+        "a WSGI application is served here",
+    )
+
+
+async def _deny(
+    scope: Scope, receive: Receive, send: Send, status: int, sentence: str, reason: str = ""
+) -> None:
+    """Answer a handshake in one sentence, or where the server cannot, with whatever it makes of a close."""
     await receive()
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send(
-            {"type": "websocket.close", "code": 1008, "reason": "a WSGI application is served here"}
-        )
+    if DENIAL_EXTENSION not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": reason})
         return
-    body = b"This path is served by a WSGI application, which takes no websockets.\n"
+    body = sentence.encode("utf-8", "replace") + b"\n"
     await send(
         {
             "type": "websocket.http.response.start",
-            "status": 403,
+            "status": status,
             "headers": [
                 (b"content-type", b"text/plain; charset=utf-8"),
                 (b"content-length", b"%d" % len(body)),

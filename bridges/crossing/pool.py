@@ -128,14 +128,14 @@ class ThreadPool:
         self.stuck_seconds = stuck_seconds
         self.shutdown_seconds = shutdown_seconds
         self.name = name
-        self._on_thread_exit = on_thread_exit
+        self.on_thread_exit = on_thread_exit
         self._warned_at: float | None = None
         self._begin()
         _pools.add(self)
 
     def _begin(self) -> None:
         """Set what belongs to this process."""
-        self._crew = crew = _Crew(self.max_threads, self.name, self._on_thread_exit)
+        self._crew = crew = _Crew(self.max_threads, self.name, self.on_thread_exit)
         self._last_rites = weakref.finalize(self, crew.close)
         self._last_rites.atexit = False
 

@@ -8,8 +8,7 @@ Source: RFC 6455 sections 5 to 7.
 from __future__ import annotations
 
 import codecs
-from struct import Struct
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
 from wsproto.frame_protocol import (
     CloseReason,
@@ -22,77 +21,34 @@ from wsproto.frame_protocol import (
 
 from ..errors import ApplicationProtocolError
 from .deflate import LEAST_BYTES, Deflate
+from .frames import ABNORMAL_CLOSURE as ABNORMAL_CLOSURE
+from .frames import (
+    BINARY,
+    CLOSE,
+    MAX_CONTROL,
+    PING,
+    PONG,
+    TEXT,
+    close_payload,
+    make_frame,
+    may_stand_in_a_frame,
+)
+from .frames import GOING_AWAY as GOING_AWAY
+from .frames import INTERNAL_ERROR as INTERNAL_ERROR
+from .frames import NO_STATUS as NO_STATUS
+from .frames import NORMAL_CLOSURE as NORMAL_CLOSURE
+from .frames import Close as Close
+from .frames import Event as Event
+from .frames import Failure as Failure
+from .frames import Ping as Ping
+from .frames import Pong as Pong
 
-NORMAL_CLOSURE: Final = 1000
-GOING_AWAY: Final = 1001
-NO_STATUS: Final = 1005
-ABNORMAL_CLOSURE: Final = 1006
-INTERNAL_ERROR: Final = 1011
-
-# The close codes of RFC 6455 section 7.4.1 and of IANA's registry that may stand in a frame.
-_REGISTERED_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
-
-_MAX_CONTROL: Final = 125
-_MAX_REASON: Final = _MAX_CONTROL - 2
-
-# The first byte of a frame: the last of its message, and its opcode (RFC 6455 section 5.2).
-_TEXT: Final = 0x81
-_BINARY: Final = 0x82
-_CLOSE: Final = 0x88
-_PING: Final = 0x89
-_PONG: Final = 0x8A
 _COMPRESSED: Final = 0x40
-
-_pack_16: Final = Struct("!BBH").pack
-_pack_64: Final = Struct("!BBQ").pack
 
 # Up to here one exclusive or of two large numbers undoes a mask faster than wsproto's tables do.
 _SHORT: Final = 1024
 
 _new_utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
-
-
-class Ping(NamedTuple):
-    """The client asks for a sign of life.
-
-    Attributes:
-        pong: the frame that gives it, to be written at once.
-    """
-
-    pong: bytes
-
-
-class Pong(NamedTuple):
-    """The client's answer to a ping, or a sign of life of its own accord."""
-
-    payload: bytes
-
-
-class Close(NamedTuple):
-    """The client's close frame: the last event. What answers it is ``close(code)``.
-
-    Attributes:
-        code: 1005 where the frame had none.
-        reason: "" where it had none.
-    """
-
-    code: int
-    reason: str
-
-
-class Failure(NamedTuple):
-    """The client broke the protocol or a limit: the last event. What tells it so is ``close(code, reason)``.
-
-    Attributes:
-        code: 1002 for a bad frame, 1007 for data that is no UTF-8 or does not inflate, 1009 for a message too large.
-        reason: a sentence for the close frame.
-    """
-
-    code: int
-    reason: str
-
-
-Event: TypeAlias = str | bytes | Ping | Pong | Close | Failure
 
 
 class Framing:
@@ -182,7 +138,7 @@ class Framing:
             raise ApplicationProtocolError(
                 f"text cannot be encoded as UTF-8: {error}", "RFC 6455 section 5.6"
             ) from error
-        return self._message_frame(_TEXT, payload)
+        return self._message_frame(TEXT, payload)
 
     def send_bytes(self, data: bytes) -> bytes:
         """Give the frame of a binary message.
@@ -190,13 +146,13 @@ class Framing:
         Raises:
             ApplicationProtocolError: after ``close``.
         """
-        return self._message_frame(_BINARY, data)
+        return self._message_frame(BINARY, data)
 
     def ping(self, payload: bytes = b"") -> bytes:
         """Give a ping frame; its payload, of at most 125 bytes, comes back with the pong."""
-        if len(payload) > _MAX_CONTROL:
-            raise ValueError(f"a ping has at most {_MAX_CONTROL} bytes, got {len(payload)}")
-        return _frame(_PING, payload)
+        if len(payload) > MAX_CONTROL:
+            raise ValueError(f"a ping has at most {MAX_CONTROL} bytes, got {len(payload)}")
+        return make_frame(PING, payload)
 
     def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> bytes:
         """Give the close frame, the first time; nothing after that.
@@ -213,9 +169,9 @@ class Framing:
         """
         if self.close_sent:
             return b""
-        payload = _close_payload(code, reason)
+        payload = close_payload(code, reason)
         self.close_sent = True
-        return _frame(_CLOSE, payload)
+        return make_frame(CLOSE, payload)
 
     def _take_short(self) -> str | bytes | None:
         """Take a message off the buffer that is there whole, in one frame of less than 64 KiB, or nothing.
@@ -236,13 +192,13 @@ class Framing:
         if not 0 <= size <= self._max_bytes or buffer[1] == 0xFF or len(buffer) < end:
             return None
         opcode = first & ~_COMPRESSED if self._deflate is not None else first
-        if opcode != _TEXT and opcode != _BINARY:
+        if opcode != TEXT and opcode != BINARY:
             return None
         payload = _unmasked(buffer[start - 4 : start], buffer[start:end])
         del buffer[:end]
         if first != opcode and self._deflate is not None:
             payload = self._deflate.inflate(payload)
-        return _text(payload) if opcode == _TEXT else payload
+        return _text(payload) if opcode == TEXT else payload
 
     def _take_frame(self, frame: Frame) -> Event | None:
         """Take what the decoder gives: a control frame, or a data frame or a piece of one."""
@@ -251,7 +207,7 @@ class Framing:
         payload = bytes(payload)
         opcode = frame.opcode
         if opcode is Opcode.PING:
-            return Ping(_frame(_PONG, payload))
+            return Ping(make_frame(PONG, payload))
         if opcode is Opcode.PONG:
             return Pong(payload)
         if opcode is Opcode.CLOSE:
@@ -298,17 +254,8 @@ class Framing:
                 "a message was sent after the close frame", "RFC 6455 section 5.5.1"
             )
         if self._deflate is not None and len(payload) >= LEAST_BYTES:
-            return _frame(first | _COMPRESSED, self._deflate.deflate(payload))
-        return _frame(first, payload)
-
-
-def _frame(first: int, payload: bytes) -> bytes:
-    size = len(payload)
-    if size < 126:
-        return bytes((first, size)) + payload
-    if size < 0x10000:
-        return _pack_16(first, 126, size) + payload
-    return _pack_64(first, 127, size) + payload
+            return make_frame(first | _COMPRESSED, self._deflate.deflate(payload))
+        return make_frame(first, payload)
 
 
 def _unmasked(key: bytearray, masked: bytearray) -> bytes:
@@ -330,26 +277,10 @@ def _not_utf8() -> ParseFailed:
     return ParseFailed("the text is not encoded as UTF-8", CloseReason.INVALID_FRAME_PAYLOAD_DATA)
 
 
-def _may_stand_in_a_frame(code: int) -> bool:
-    return code in _REGISTERED_CODES or 3000 <= code <= 4999
-
-
 def _close_event(payload: bytes) -> Close:
     if not payload:
         return Close(NO_STATUS, "")
     code = int.from_bytes(payload[:2], "big")
-    if not _may_stand_in_a_frame(code):  # half a code is none of them
+    if not may_stand_in_a_frame(code):  # half a code is none of them
         raise ParseFailed("the close frame has no valid code")
     return Close(code, _text(payload[2:]))
-
-
-def _close_payload(code: int, reason: str) -> bytes:
-    if code == NO_STATUS:
-        return b""
-    if not _may_stand_in_a_frame(code):
-        raise ApplicationProtocolError(
-            f"close code must be one of 1000 to 1003, 1007 to 1014 or 3000 to 4999, got {code!r:.80}",
-            "RFC 6455 section 7.4",
-        )
-    text = reason.encode("utf-8", "replace")[:_MAX_REASON]
-    return code.to_bytes(2, "big") + text.decode("utf-8", "ignore").encode()

@@ -42,10 +42,12 @@ class Call:
 
     Attributes:
         nobody_waits: set by the loop's side when it has gone before the call's end, so that failures are logged.
+        last_act: called at the end of the application, in its thread, before that is told to the loop.
     """
 
     # What most calls never change stands here: setting it for each of them would cost.
     nobody_waits = False
+    last_act: Callable[[], object] | None = None
     _trailers: Callable[[], Iterable[tuple[str, str]]] | None = None
     _body_ended = False
     _watching = False
@@ -94,6 +96,8 @@ class Call:
             self._context.run(self._respond)
         except BaseException as error:
             self._failure = self._failure_for_loop(error)
+        if self.last_act is not None:
+            self.last_act()
 
     def finish(self) -> None:
         """Hand over what is left of the response, or what went wrong; in the same thread."""

@@ -7,8 +7,8 @@ to ``receive``, which is called from one place only and never by two tasks at on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import anyio
 
@@ -51,6 +51,8 @@ class Exchange:
         receive: Receive,
         send: Send,
         buffer_bytes: int,
+        extensions: Mapping[str, Any],
+        last_act: Callable[[], object] | None = None,
     ) -> None:
         """Prepare an exchange; on the loop.
 
@@ -61,16 +63,19 @@ class Exchange:
             receive: of the server.
             send: of the server.
             buffer_bytes: bytes that may be under way, each way.
+            extensions: of ASGI that the server offers for the response.
+            last_act: called in the thread when the application has ended.
         """
         self._receive = receive
         self._send = send
         self._buffer_bytes = buffer_bytes
         self._gate = gate = current_gate()
         self._pipe: ThreadToLoop[Item] = ThreadToLoop(gate, buffer_bytes)
-        extensions = environ["asgi.scope"].get("extensions") or {}
         self._call = Call(
             app, app_name, environ, self._pipe, gate, copy_context_for_thread(), extensions
         )
+        if last_act is not None:
+            self._call.last_act = last_act
 
     def stream_body(self, environ: Environ, begun: list[bytes], meter: BodyMeter) -> None:
         """Give the application a body that is received while it reads.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Final
 
@@ -30,7 +30,7 @@ async def answer_lifespan(
     *,
     startup: Hook | None,
     shutdown: Hook | None,
-    end_pool: bool,
+    end: Callable[[ThreadPool], Iterable[ThreadPool]],
 ) -> None:
     """Answer the lifespan messages of a server, running hooks in a thread of the pool.
 
@@ -40,7 +40,8 @@ async def answer_lifespan(
         living_pool: gives the pool that runs the hooks; another lifespan may have ended the one of the startup.
         startup: called before the first request; what it raises stops the server.
         shutdown: called after the last request.
-        end_pool: whether the pool is shut down at the end, waiting at most its ``shutdown_seconds``.
+        end: called with the living pool when the server stops, before ``shutdown``; gives the pools that are shut down
+            behind it, waiting at most their ``shutdown_seconds``.
 
     Source:
         ASGI lifespan specification 2.0.
@@ -60,15 +61,21 @@ async def answer_lifespan(
             f"expected lifespan.shutdown, got {message['type']!r:.80}", _CLAUSE
         )
     pool = living_pool()
+    ending = end(pool)
     failure = await _run_hook("shutdown", shutdown, pool)
-    if end_pool and not await anyio.to_thread.run_sync(pool.shutdown, abandon_on_cancel=True):
+    for each in ending:
+        await _shut_down(each)
+    await _say("shutdown", failure, send)
+
+
+async def _shut_down(pool: ThreadPool) -> None:
+    if not await anyio.to_thread.run_sync(pool.shutdown, abandon_on_cancel=True):
         _log.warning(
             "%d threads of pool %r are still busy after %g seconds: leaving them",
             pool.snapshot().threads,
             pool.name,
             pool.shutdown_seconds,
         )
-    await _say("shutdown", failure, send)
 
 
 async def _say(phase: str, failure: BaseException | None, send: Send) -> None:

@@ -1,0 +1,436 @@
+"""A websocket of a WSGI application: it gets a socket, as from a server of its own, and its server's ASGI messages.
+
+Libraries such as simple-websocket take the connection's socket from the environ, write the response 101 on it by
+themselves, and speak RFC 6455 from then on. Here that socket is one end of a pair. The loop has the other one and is
+the client there: what the application writes becomes messages for the server, and the other way round.
+
+The call of the application is that of any request (``exchange``). What it returns is its answer where it left the
+socket alone, and means nothing where it did not.
+
+Source: RFC 6455; ASGI WebSocket 2.5.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import anyio
+
+from ..crossing.gates import current_gate
+from ..crossing.pool import ThreadPool
+from ..crossing.sockets import SocketEnd, socket_pair
+from ..errors import (
+    ApplicationError,
+    ApplicationProtocolError,
+    ClientDisconnected,
+    CrossingError,
+    PoolClosed,
+    PoolSaturated,
+)
+from ..typing import Environ, Message, Receive, Send, StartResponse, WSGIApplication
+from ..websocket.client import MAX_HEAD_BYTES, ClientFraming, read_opening
+from ..websocket.frames import (
+    ABNORMAL_CLOSURE,
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NO_STATUS,
+    NORMAL_CLOSURE,
+    TRY_AGAIN_LATER,
+    Close,
+    Failure,
+    Ping,
+    Pong,
+)
+from .exchange import Exchange
+
+DENIAL_EXTENSION: Final = "websocket.http.response"
+
+# Where simple-websocket looks first, and what others know. Of the two, the first one has Flask-Sock end with an empty
+# response, and the other one with an exception, which error reports would be full of.
+_SOCKET_KEYS: Final = ("werkzeug.socket", "gunicorn.socket")
+
+_BUSY: Final = b"there are too many websockets: try again shortly\n"
+_RETRY_AFTER_SECONDS: Final = 1
+
+
+class WebSocketBridge:
+    """One websocket between a task of the server and a thread of the application."""
+
+    _end: SocketEnd
+    _theirs: socket.socket
+    _begun = False
+    _denies: bool | None = None
+    _call_began = False
+    _call_over = False
+    _open = False
+    _closed = False
+    _gone = False
+    _deaf = False
+    _over = False
+    _answers_error = False
+    _farewell: tuple[int, str] | None = None
+    _failure: BaseException | None = None
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        app_name: str,
+        environ: Environ,
+        receive: Receive,
+        send: Send,
+        *,
+        extensions: Mapping[str, Any],
+        subprotocols: Sequence[str],
+        buffer_bytes: int,
+    ) -> None:
+        """Prepare it; on the loop.
+
+        Args:
+            app: the application.
+            app_name: what errors call it.
+            environ: of the request for a websocket, without extensions of the protocol; gets the socket.
+            receive: of the server.
+            send: of the server.
+            extensions: of ASGI that the server offers.
+            subprotocols: that the request offers.
+            buffer_bytes: bytes that a response in place of a websocket may run ahead of its client.
+        """
+        self._app = app
+        self._app_name = app_name
+        self._environ = environ
+        self._key = environ["HTTP_SEC_WEBSOCKET_KEY"].encode("latin-1")
+        self._receive = receive
+        self._send = send
+        self._extensions = extensions
+        self._subprotocols = subprotocols
+        self._buffer_bytes = buffer_bytes
+        self._framing = ClientFraming()
+        self._gate = current_gate()
+        self._left = anyio.Event()
+        self._all_sent = anyio.Event()
+        self._sending = anyio.CancelScope()
+
+    async def run(self, pool: ThreadPool) -> None:
+        """Serve the websocket to its end, in a thread of ``pool``.
+
+        Raises:
+            BaseException: what the application raised while its websocket was open or was not opened, or what
+                ``receive`` or ``send`` did.
+        """
+        message = await self._receive()
+        if message["type"] != "websocket.connect":
+            return  # the client has left already
+        self._end, self._theirs = socket_pair(self._gate)
+        try:
+            failure = await self._serve(pool)
+        finally:
+            self._over = True
+            self._end.shut()
+            self._end.close()
+            if not self._call_began:
+                self._close_theirs()
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                self._failure = None
+                del failure  # or the exception and this frame would hold each other
+
+    def leave(self) -> None:
+        """End the websocket, because the server stops; from any thread."""
+        try:
+            self._gate.ring(self._leave)
+        except CrossingError:
+            pass  # its loop has ended, and the websocket with it
+
+    def _leave(self) -> None:
+        if self._gone or self._closed or self._over:
+            return
+        if self._open:
+            self._farewell = GOING_AWAY, "the server is stopping"
+            self._lose_client(*self._farewell)
+        else:
+            self._end.shut()
+
+    # The call.
+
+    def _call(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        self._call_began = True
+        if self._over:
+            raise ClientDisconnected("the server ended this request")
+        return self._app(environ, start_response)
+
+    def _end_call(self) -> None:
+        self._call_over = True
+        self._close_theirs()
+
+    def _close_theirs(self) -> None:
+        """Close the application's end; in its thread, or where it has none.
+
+        Threads of its own that wait at it are woken first: a descriptor that is closed under them may be another file's
+        when they look.
+        """
+        try:
+            self._theirs.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the application has closed it
+        self._theirs.close()
+
+    def _exchange(self) -> Exchange:
+        environ = self._environ
+        for key in _SOCKET_KEYS:
+            environ[key] = self._theirs
+        environ["wsgi.input"] = io.BytesIO()
+        return Exchange(
+            self._call,
+            self._app_name,
+            environ,
+            self._disconnected,
+            self._respond,
+            self._buffer_bytes,
+            {},
+            self._end_call,
+        )
+
+    async def _serve(self, pool: ThreadPool) -> BaseException | None:
+        """Run everything; gives what is to be raised."""
+        failure: BaseException | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._carry_up)
+            tasks.start_soon(self._carry_down)
+            try:
+                await self._exchange().run(pool)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:
+                # Raised outside the task group, which would wrap it in an ExceptionGroup.
+                failure = error
+            try:
+                failure = await self._settle(failure)
+            except Exception as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+        return failure
+
+    async def _settle(self, failure: BaseException | None) -> BaseException | None:
+        """Do what is left when the call is over; gives what is to be raised."""
+        if isinstance(failure, PoolSaturated | PoolClosed) and not self._call_began:
+            await self._refuse()
+            return None
+        self._end.expect_no_more()
+        await self._all_sent.wait()
+        if failure is not None and self._begun and self._is_a_way_to_end(failure):
+            failure = None
+        failure = self._failure or failure
+        if self._open and not (self._closed or self._gone):
+            self._closed = True
+            failed = failure is not None or self._answers_error
+            await self._send_close(INTERNAL_ERROR if failed else NORMAL_CLOSURE, "")
+        return failure
+
+    def _is_a_way_to_end(self, failure: BaseException) -> bool:
+        """Tell whether an exception is how applications and libraries leave a socket that they took over.
+
+        Servers of their own take a bare ``StopIteration`` or ``ConnectionError`` so; and an application that goes on
+        writing when its websocket is over sees what it would on any socket.
+        """
+        if isinstance(failure, ApplicationError):
+            return isinstance(failure.__cause__, StopIteration)
+        if type(failure) is ConnectionError and not failure.args:
+            return True
+        return isinstance(failure, ConnectionError) and (self._closed or self._gone)
+
+    # A response instead of a websocket.
+
+    async def _disconnected(self) -> Message:
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _respond(self, message: Message) -> None:
+        """Take a message of the application's HTTP response."""
+        if self._denies is None:
+            # What it wrote to its socket before it answered is there by now.
+            self._denies = not (self._begun or self._end.has_data())
+        kind = message["type"]
+        if not self._denies:
+            # A framework that caught what the application raised answers so, wherever that was.
+            if kind == "http.response.start" and message["status"] >= 500:
+                self._answers_error = True
+            return
+        if self._gone:
+            return
+        if DENIAL_EXTENSION in self._extensions:
+            await self._send({**message, "type": f"websocket.{kind}"})
+        elif kind == "http.response.start":
+            await self._send({"type": "websocket.close"})
+
+    async def _refuse(self) -> None:
+        """Refuse a websocket that finds no thread."""
+        if DENIAL_EXTENSION not in self._extensions:
+            await self._send_close(TRY_AGAIN_LATER, "too many websockets")
+            return
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(_BUSY)),
+            (b"retry-after", b"%d" % _RETRY_AFTER_SECONDS),
+        ]
+        await self._send(
+            {"type": "websocket.http.response.start", "status": 503, "headers": headers}
+        )
+        await self._send(
+            {"type": "websocket.http.response.body", "body": _BUSY, "more_body": False}
+        )
+
+    # From the application to the server.
+
+    async def _carry_up(self) -> None:
+        try:
+            with self._sending:
+                await self._open_and_forward()
+            if self._farewell is not None:
+                await self._send_close(*self._farewell)
+            if self._gone:
+                await self._drop_the_rest()
+        except OSError:  # of send(): the client has left
+            self._lose_client(ABNORMAL_CLOSURE, "")
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._all_sent.set()
+
+    async def _open_and_forward(self) -> None:
+        data = await self._open_websocket()
+        if data is None:
+            return
+        read, receive_data = self._end.read, self._framing.receive_data
+        while True:
+            receive_data(data)
+            if not await self._forward():
+                return
+            if self._call_over:
+                self._end.expect_no_more()
+            data = await read()
+            if not data:
+                break
+        if not self._call_over:  # else it depends on how the call ended
+            self._closed = True
+            await self._send_close(NORMAL_CLOSURE, "")
+
+    async def _forward(self) -> bool:
+        """Send all messages that are there; tells whether more may come."""
+        send, next_event = self._send, self._framing.next_event
+        while (event := next_event()) is not None:
+            if isinstance(event, str):
+                await send({"type": "websocket.send", "text": event})
+            elif isinstance(event, bytes):
+                await send({"type": "websocket.send", "bytes": event})
+            elif isinstance(event, Ping):
+                self._write_now(event.pong)
+            elif not isinstance(event, Pong):
+                await self._end_of_application(event)
+                return False
+        return True
+
+    async def _open_websocket(self) -> bytes | None:
+        """Take the response that opens the websocket; gives what came behind it, or None if it was not opened."""
+        head = bytearray()
+        while (end := head.find(b"\r\n\r\n")) < 0:
+            data = await self._end.read()
+            if self._denies or not (data or head):
+                return None
+            self._begun = True
+            head += data
+            if not data or len(head) > MAX_HEAD_BYTES:
+                raise ApplicationProtocolError(
+                    f"{self._app_name} wrote something else than a whole 101 response to its socket",
+                    "RFC 6455 section 4.2.2",
+                )
+        opening = read_opening(
+            bytes(head[: end + 4]), self._key, self._subprotocols, self._app_name
+        )
+        accept: Message = {"type": "websocket.accept", "subprotocol": opening.subprotocol}
+        if opening.headers:
+            accept["headers"] = opening.headers
+        self._open = True
+        await self._send(accept)
+        return bytes(head[end + 4 :])
+
+    async def _end_of_application(self, event: Close | Failure) -> None:
+        """Pass the application's close frame on, and let it have an answer and the end of its socket."""
+        self._closed = True
+        if isinstance(event, Failure):
+            self._fail(
+                ApplicationProtocolError(f"{self._app_name} sent bad frames: {event.reason}")
+            )
+            await self._send_close(INTERNAL_ERROR, "")
+            return
+        code = NORMAL_CLOSURE if event.code == NO_STATUS else event.code
+        await self._send_close(code, event.reason)
+        self._write_now(self._framing.close(event.code, event.reason))
+        self._end.shut()
+
+    async def _send_close(self, code: int, reason: str) -> None:
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def _drop_the_rest(self) -> None:
+        """Read what nobody takes any more, as far as an application goes that has not looked yet.
+
+        That one then answers the close frame. One that sends a message instead may never look: its next one fails, as
+        on a connection whose client has left.
+        """
+        while data := await self._end.read():
+            self._framing.receive_data(data)
+            while (event := self._framing.next_event()) is not None:
+                if not isinstance(event, Ping | Pong):
+                    self._end.shut()
+
+    # From the server to the application.
+
+    async def _carry_down(self) -> None:
+        try:
+            while (message := await self._receive())["type"] != "websocket.disconnect":
+                if message["type"] == "websocket.receive" and not self._deaf:
+                    await self._deliver(message)
+            self._lose_client(message.get("code", NO_STATUS), message.get("reason") or "")
+        except Exception as error:
+            self._fail(error)
+
+    async def _deliver(self, message: Message) -> None:
+        text = message.get("text")
+        try:
+            await self._end.write(self._framing.message(message["bytes"] if text is None else text))
+        except OSError:
+            self._deaf = True  # the application has closed its end, or is about to be told of its own close frame
+
+    def _lose_client(self, code: int, reason: str) -> None:
+        """Tell the application that its client has left, by a close frame where the client sent one."""
+        if self._gone:
+            return
+        self._gone = True
+        self._left.set()
+        if self._closed:
+            return
+        self._sending.cancel()  # some servers let a send to a client that is gone wait for ever
+        frame = self._framing.close(code, reason) if self._open else b""
+        if frame and not self._end.is_stuck:
+            self._write_now(frame)
+        if frame and not self._end.is_stuck:
+            self._end.end_writing()
+        else:
+            self._end.shut()
+
+    def _write_now(self, frame: bytes) -> None:
+        try:
+            self._end.write_now(frame)
+        except OSError:
+            self._deaf = True
+
+    def _fail(self, error: BaseException) -> None:
+        """End the websocket because somebody broke the rules, or ``receive`` or ``send`` failed."""
+        if self._failure is None:
+            self._failure = error
+        self._left.set()
+        self._end.shut()
