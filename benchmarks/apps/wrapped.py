@@ -21,10 +21,9 @@ def with_bridges(app: Any) -> Any:
 
 def with_bridges_websocket(app: Any) -> Any:
     """Wrap in `bridges.WSGIToASGI` with websockets, each of which holds one of ``BENCH_THREADS`` threads."""
-    from bridges import ThreadPool, WSGIToASGI
+    from bridges import WSGIToASGI
 
-    pool = ThreadPool(max_threads=int(os.environ["BENCH_THREADS"]))
-    return WSGIToASGI(app, websocket=True, pool=pool)
+    return WSGIToASGI(app, websocket=True, max_websockets=int(os.environ["BENCH_THREADS"]))
 
 
 def with_a2wsgi(app: Any) -> Any:

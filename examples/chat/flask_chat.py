@@ -101,4 +101,4 @@ def page() -> Response:
     return app.send_static_file("chat.html")
 
 
-asgi = WSGIToASGI(app)
+asgi = WSGIToASGI(app, websocket=True)
