@@ -29,6 +29,7 @@ class SocketEnd(ABC):
         sock.setblocking(False)
         self._socket = sock
         self._unwritten = bytearray()
+        self._has_read = False
 
     @abstractmethod
     async def read(self) -> bytes:
@@ -74,10 +75,10 @@ class SocketEnd(ABC):
         except BlockingIOError:
             return 0
 
-    def has_data(self) -> bool:
-        """Tell whether there is something to read that was not read yet."""
+    def has_received(self) -> bool:
+        """Tell whether the other end has written anything yet, looked at or not."""
         try:
-            return bool(self._socket.recv(1, socket.MSG_PEEK))
+            return self._has_read or bool(self._socket.recv(1, socket.MSG_PEEK))
         except OSError:
             return False
 
@@ -147,6 +148,7 @@ class _AsyncioEnd(SocketEnd):
             return
         except OSError:
             data = b""  # the other end closed without reading everything
+        self._has_read = self._has_read or bool(data)
         reader.set_result(data)
 
     def _stop_watching(self) -> None:
@@ -188,11 +190,13 @@ class _TrioEnd(SocketEnd):
         while True:
             await self._wait_readable(self._socket)  # type: ignore[misc]
             try:
-                return self._socket.recv(_READ_BYTES)
+                data = self._socket.recv(_READ_BYTES)
             except BlockingIOError:
                 continue
             except OSError:
                 return b""
+            self._has_read = self._has_read or bool(data)
+            return data
 
     async def _writable(self) -> None:
         await self._wait_writable(self._socket)  # type: ignore[misc]

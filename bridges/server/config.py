@@ -97,6 +97,12 @@ class Config:
     queue_seconds: float | None = _option(
         "WSGI applications", "longest wait for a thread; then 503", None, 0.1, "seconds"
     )
+    max_websockets: int = _option(
+        "WSGI applications",
+        "most websockets at one time, each in a thread of its own beside the others; more get 503, and 0 serves none",
+        100,
+        0,
+    )
     buffer_bytes: int = _option(
         "WSGI applications",
         "bytes that a response may run ahead of its client, and a request body ahead of the application",

@@ -23,12 +23,13 @@ from .asgi import ASGIExchange
 from .config import Config
 from .http1 import Connection
 from .logs import set_up_logging
-from .service import Service
+from .service import MakeExchange, Service
 from .signals import serve_until_told
 from .sockets import Listeners, open_sockets
 from .tls import make_context, server_certificate, tls_extension
 from .websocket import WebSocketExchange
 from .wsgi import WSGIExchange
+from .wsgi_websocket import wsgi_upgrade
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -173,12 +174,15 @@ class Server:
     async def _start_service(self) -> None:
         config = self.config
         is_wsgi = self._kind == "wsgi"
+        make_websocket: MakeExchange | None = WebSocketExchange
+        if is_wsgi:
+            make_websocket = wsgi_upgrade if config.max_websockets else None
         self._service = service = Service(
             self._app,
             self._app_name,
             config,
             WSGIExchange if is_wsgi else ASGIExchange,
-            None if is_wsgi else WebSocketExchange,
+            make_websocket,
             self._log_access,
             self._multiprocess,
         )
@@ -245,7 +249,7 @@ class Server:
             await self._lifespan.stop(seconds)
             await self._lifespan_task
         if service is not None:
-            await asyncio.to_thread(service.pool.shutdown, self.config.disconnect_grace_seconds)
+            await asyncio.to_thread(service.end_threads, self.config.disconnect_grace_seconds)
             service.close()
 
     def force(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable
 from contextvars import copy_context
 from email.utils import formatdate
@@ -76,6 +77,10 @@ class Service:
         self.trusted = TrustedPeers(config.forwarded_allow_ips)
         self.pool = ThreadPool(
             config.threads, max_queue=config.max_queue, queue_seconds=config.queue_seconds
+        )
+        # On top of the others, so that open websockets never keep requests waiting.
+        self.websocket_pool = ThreadPool(
+            max(1, config.max_websockets), max_queue=0, name="bridges-websocket"
         )
         self.base_environ: dict[str, Any] = {
             "wsgi.version": (1, 0),
@@ -209,6 +214,16 @@ class Service:
                 await asyncio.wait([self._quiet], timeout=seconds)
             finally:
                 self._quiet = None
+
+    def end_threads(self, seconds: float) -> None:
+        """Wait for the threads of the application; blocks.
+
+        Args:
+            seconds: longest time to wait; those that go on are left.
+        """
+        deadline = time.monotonic() + seconds
+        for pool in (self.websocket_pool, self.pool):
+            pool.shutdown(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """Stop the clock; on the loop."""

@@ -67,7 +67,7 @@ class TaskExchange(Exchange):
     async def _run(self, scope: dict[str, Any]) -> None:
         failure: BaseException | None = None
         try:
-            await self.connection.service.app(scope, self.receive, self.send)
+            await self.call_application(scope)
             self.returned()
         except BaseException as error:  # nothing that an application raises may end the loop
             failure = error
@@ -79,6 +79,10 @@ class TaskExchange(Exchange):
             self._grace.cancel()
         if failure is not None:
             self.report(failure)
+
+    async def call_application(self, scope: dict[str, Any]) -> None:
+        """Run the application to its end."""
+        await self.connection.service.app(scope, self.receive, self.send)
 
     @abstractmethod
     def returned(self) -> None:

@@ -58,6 +58,7 @@ class WebSocketExchange(TaskExchange):
         head, service = self.head, self.connection.service
         try:
             self._handshake = handshake(head.method, head.version, head.headers)
+            scope = self.make_scope()
         except PeerProtocolError as refusal:
             more = _UPGRADE_REQUIRED if refusal.status_hint == 426 else ()
             self.answer(refusal.status_hint, str(refusal), headers=more)
@@ -69,9 +70,19 @@ class WebSocketExchange(TaskExchange):
             max_bytes=config.websocket_max_bytes,
             deflate=config.websocket_deflate,
         )
-        self.start_task(self._make_scope())
+        self.start_task(scope)
 
-    def _make_scope(self) -> dict[str, Any]:
+    @property
+    def subprotocols(self) -> list[str]:
+        """Those that the client offers."""
+        return self._handshake.subprotocols
+
+    def make_scope(self) -> dict[str, Any]:
+        """Make what the application is called with.
+
+        Raises:
+            PeerProtocolError: the request must be refused.
+        """
         scope = self.scope("websocket")
         del scope["method"]
         scope["scheme"] = _SCHEMES[scope["scheme"]]

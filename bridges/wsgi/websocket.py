@@ -112,6 +112,8 @@ class WebSocketBridge:
         self._left = anyio.Event()
         self._all_sent = anyio.Event()
         self._sending = anyio.CancelScope()
+        self._receiving = anyio.CancelScope()
+        self._received = anyio.Event()
 
     async def run(self, pool: ThreadPool) -> None:
         """Serve the websocket to its end, in a thread of ``pool``.
@@ -253,7 +255,7 @@ class WebSocketBridge:
         """Take a message of the application's HTTP response."""
         if self._denies is None:
             # What it wrote to its socket before it answered is there by now.
-            self._denies = not (self._begun or self._end.has_data())
+            self._denies = not self._end.has_received()
         kind = message["type"]
         if not self._denies:
             # A framework that caught what the application raised answers so, wherever that was.
@@ -265,7 +267,7 @@ class WebSocketBridge:
         if DENIAL_EXTENSION in self._extensions:
             await self._send({**message, "type": f"websocket.{kind}"})
         elif kind == "http.response.start":
-            await self._send({"type": "websocket.close"})
+            await self._send_close(NORMAL_CLOSURE, "")
 
     async def _refuse(self) -> None:
         """Refuse a websocket that finds no thread."""
@@ -373,6 +375,9 @@ class WebSocketBridge:
         self._end.shut()
 
     async def _send_close(self, code: int, reason: str) -> None:
+        """Close the websocket, and receive nothing more: granian closes none from which somebody still receives."""
+        self._receiving.cancel()
+        await self._received.wait()
         await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _drop_the_rest(self) -> None:
@@ -391,12 +396,19 @@ class WebSocketBridge:
 
     async def _carry_down(self) -> None:
         try:
-            while (message := await self._receive())["type"] != "websocket.disconnect":
-                if message["type"] == "websocket.receive" and not self._deaf:
-                    await self._deliver(message)
-            self._lose_client(message.get("code", NO_STATUS), message.get("reason") or "")
+            with self._receiving:
+                await self._receive_and_deliver()
         except Exception as error:
             self._fail(error)
+        finally:
+            self._received.set()
+
+    async def _receive_and_deliver(self) -> None:
+        receive = self._receive
+        while (message := await receive())["type"] != "websocket.disconnect":
+            if message["type"] == "websocket.receive" and not self._deaf:
+                await self._deliver(message)
+        self._lose_client(message.get("code", NO_STATUS), message.get("reason") or "")
 
     async def _deliver(self, message: Message) -> None:
         text = message.get("text")
