@@ -285,7 +285,7 @@ def flask_sock_on_uvicorn(app: str) -> Contender:
 
 def flask_sock_on_server(app: str) -> Contender:
     """Put a Flask-Sock app on the reference server."""
-    words = (*BRIDGES[:-1], "--websocket-wsgi", f"--threads={TALKERS}", BRIDGES[-1])
+    words = (*BRIDGES[:-1], f"--max-websockets={TALKERS}", BRIDGES[-1])
     return Contender("Flask-Sock, bridges server", words, app)
 
 

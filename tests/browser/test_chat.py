@@ -48,10 +48,10 @@ ROWS = (
         "examples.chat.starlette_chat:app",
         (*BRIDGE_WORKER, "{target}"),
     ),
-    Served("Flask-Sock", "bridges", "examples.chat.flask_chat:asgi", BRIDGES),
+    Served("Flask-Sock", "bridges", "examples.chat.flask_chat:app", BRIDGES),
     Served("Flask-Sock", "uvicorn", "examples.chat.flask_chat:asgi", UVICORN),
     Served(
-        "Flask-Sock", "BridgeWorker", "examples.chat.flask_chat:asgi", (*BRIDGE_WORKER, "{target}")
+        "Flask-Sock", "BridgeWorker", "examples.chat.flask_chat:app", (*BRIDGE_WORKER, "{target}")
     ),
     Served(
         "Flask-Sock",
