@@ -36,6 +36,7 @@ OPTIONS = (
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
+    "--disable-lcd-text",
     # It is to speak with this machine alone.
     "--no-proxy-server",
     "--disable-quic",

@@ -112,8 +112,8 @@ const checks = [
     });
     return [response, `events after ${times.join(", ")}`];
   }],
-  ["Chat, by Starlette", "WebSocket /chat/starlette/talk", () => chat("/chat/starlette/talk")],
-  ["Chat, by Flask-Sock", "WebSocket /chat/flask/talk", () => chat("/chat/flask/talk")],
+  ["Chat, by Starlette", "WS /chat/starlette/talk", () => chat("/chat/starlette/talk")],
+  ["Chat, by Flask-Sock", "WS /chat/flask/talk", () => chat("/chat/flask/talk")],
   ["Unknown page", "GET /legacy/nothing-here", async () => {
     const response = await fetch("/legacy/nothing-here");
     if (response.status !== 404) throw new Error(`status ${response.status}`);
