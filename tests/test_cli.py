@@ -71,6 +71,7 @@ TYPED: dict[str, tuple[str, Any, dict[str, str]]] = {
     "threads": ("7", 7, {}),
     "max_queue": ("0", 0, {}),
     "queue_seconds": ("2", 2.0, {}),
+    "max_websockets": ("7", 7, {}),
     "buffer_bytes": ("1024", 1024, {}),
     "max_head_bytes": ("1000", 1000, {}),
     "max_target_bytes": ("100", 100, {}),
