@@ -9,12 +9,14 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any, Final
 
 from asgiref.compatibility import guarantee_single_callable
 
 from .asgi.exchange import Exchange
+from .asgi.host_socket import KNOWN_HOSTS, find_socket
 from .asgi.lifespan import LIFESPAN_MODES, LifespanMode
 from .asgi.pump import Pump
 from .asgi.service import Service
@@ -30,6 +32,8 @@ from .typing import ASGIApplication, Environ, StartResponse
 
 _log = logging.getLogger("bridges.adapters")
 
+_EXTRA: Final = "wsgi-asgi-bridges[websocket]"
+
 # Made anew in the child of a fork, where a thread that held it does not exist.
 _starting = threading.Lock()
 
@@ -43,6 +47,8 @@ class ASGIToWSGI:
 
     Attributes:
         app: the ASGI application; also ``__wrapped__``.
+        heartbeat: what a thread that serves a websocket calls meanwhile, as long as the event loop answers, and how
+            many seconds apart; for hosts that take a thread that is silent for one that hangs.
     """
 
     def __init__(
@@ -57,6 +63,12 @@ class ASGIToWSGI:
         disconnect_grace_seconds: float = 3,
         buffer_bytes: int = 262_144,
         root_path: str | None = None,
+        socket_key: str | None = None,
+        websocket_max_bytes: int = 16_777_216,
+        websocket_ping_seconds: float | None = 20,
+        websocket_pong_seconds: float = 20,
+        websocket_close_seconds: float = 10,
+        websocket_deflate: bool = True,
     ) -> None:
         """Wrap an application.
 
@@ -71,8 +83,15 @@ class ASGIToWSGI:
             shutdown_seconds: how long the end may last; half of it is for requests and background tasks under way.
             disconnect_grace_seconds: how long the application may go on after its client has left, before it is
                 cancelled.
-            buffer_bytes: bytes that a response may run ahead of its client.
+            buffer_bytes: bytes that a response, or a websocket, may run ahead of its client.
             root_path: goes before SCRIPT_NAME, for hosts behind a proxy that takes off a prefix.
+            socket_key: key of the environ under which the host puts the client's socket; those of gunicorn, werkzeug
+                and gevent are known.
+            websocket_max_bytes: of a client's message; larger ones close with 1009.
+            websocket_ping_seconds: time between pings; None sends none.
+            websocket_pong_seconds: longest wait for the answer to a ping.
+            websocket_close_seconds: longest wait for the client's part of the close handshake.
+            websocket_deflate: compress messages (permessage-deflate) if the client offers it.
 
         Raises:
             TypeError: ``app`` is not an ASGI application.
@@ -83,11 +102,14 @@ class ASGIToWSGI:
             ("startup_seconds", startup_seconds),
             ("shutdown_seconds", shutdown_seconds),
             ("disconnect_grace_seconds", disconnect_grace_seconds),
+            ("websocket_close_seconds", websocket_close_seconds),
         ):
-            if not seconds >= 0:
-                raise ValueError(f"{name} must be at least 0, got {seconds}")
-        if buffer_bytes < 1:
-            raise ValueError(f"buffer_bytes must be at least 1, got {buffer_bytes}")
+            _check_least(name, seconds, 0)
+        _check_least("buffer_bytes", buffer_bytes, 1)
+        _check_least("websocket_max_bytes", websocket_max_bytes, 1)
+        _check_least("websocket_pong_seconds", websocket_pong_seconds, 0.1)
+        if websocket_ping_seconds is not None:
+            _check_least("websocket_ping_seconds", websocket_ping_seconds, 0.1)
         self.app = self.__wrapped__ = app
         self._make_service = functools.partial(
             Service,
@@ -102,6 +124,15 @@ class ASGIToWSGI:
             buffer_bytes=buffer_bytes,
         )
         self._root_path = root_path
+        self._socket_key = socket_key
+        self._websocket_limits = (
+            websocket_max_bytes,
+            websocket_deflate,
+            websocket_ping_seconds,
+            websocket_pong_seconds,
+            websocket_close_seconds,
+        )
+        self.heartbeat: tuple[Callable[[], object], float] | None = None
         self._service: Service | None = None
         self._finalizer: weakref.finalize[..., ASGIToWSGI] | None = None
         self._warned_of_websockets = False
@@ -112,7 +143,7 @@ class ASGIToWSGI:
         return f"ASGIToWSGI({name_of(self.app)})"
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request; bad ones are refused with 400, websockets with 501.
+        """Serve one request; bad ones are refused with 400, and websockets with 501 where the host gives no socket.
 
         Raises:
             BaseException: what the application raised, for the server to log and to answer or to cut off.
@@ -122,8 +153,8 @@ class ASGIToWSGI:
             scope, length = scope_from_environ(environ, self._root_path)
         except PeerProtocolError as refusal:
             return _refuse(environ, start_response, refusal.status_hint, str(refusal))
-        if "HTTP_UPGRADE" in environ and environ["HTTP_UPGRADE"].lower() == "websocket":
-            return self._refuse_websocket(environ, start_response)
+        if "HTTP_UPGRADE" in environ and _asks_for_websocket(environ):
+            return self._serve_websocket(environ, start_response, scope)
         service = self._service
         if service is None or not service.is_open or service.closed:
             service = self._living_service()
@@ -175,13 +206,42 @@ class ASGIToWSGI:
         if self._finalizer is not None:
             self._finalizer.detach()
 
-    def _refuse_websocket(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def _serve_websocket(
+        self, environ: Environ, start_response: StartResponse, scope: dict[str, Any]
+    ) -> Iterable[bytes]:
+        socket = find_socket(environ, self._socket_key)
+        if socket is None:
+            return self._refuse_websocket(
+                environ, start_response, f"this server does not give its socket away; {KNOWN_HOSTS}"
+            )
+        websockets = _websockets()
+        if websockets is None:
+            return self._refuse_websocket(
+                environ, start_response, f"websockets need wsproto: pip install '{_EXTRA}'"
+            )
+        try:
+            handshake = websockets.handshake_of(scope)
+        except PeerProtocolError as refusal:
+            status = refusal.status_hint
+            more = websockets.UPGRADE_REQUIRED if status == 426 else ()
+            return _refuse(environ, start_response, status, str(refusal), more)
+        service = self._living_service()
+        service.portal.check_caller()
+        exchange = websockets.WebSocketExchange(
+            service, scope, handshake, socket, self._websocket_limits, copy_context_for_thread()
+        )
+        exchange.adapter = self
+        pump = websockets.WebSocketPump(environ, start_response, exchange, self.heartbeat)
+        response: Iterable[bytes] = pump.respond()
+        return response
+
+    def _refuse_websocket(
+        self, environ: Environ, start_response: StartResponse, why: str
+    ) -> Iterable[bytes]:
         if not self._warned_of_websockets:
             self._warned_of_websockets = True
-            _log.warning("refused a websocket with 501: %r serves HTTP only on this host", self)
-        return _refuse(
-            environ, start_response, 501, "this server takes no websockets for this path"
-        )
+            _log.warning("refused a websocket to %r with 501: %s", self, why)
+        return _refuse(environ, start_response, 501, why)
 
 
 _living: weakref.WeakSet[ASGIToWSGI] = weakref.WeakSet()
@@ -249,6 +309,11 @@ def _adapted(app: Any) -> ASGIApplication:
     return adapted
 
 
+def _check_least(name: str, value: float, least: float) -> None:
+    if not value >= least:  # NaN fails too
+        raise ValueError(f"{name} must be at least {least:g}, got {value}")
+
+
 def _check_options(
     lifespan: LifespanMode, backend: Backend, loop_factory: LoopFactory | None
 ) -> None:
@@ -274,12 +339,40 @@ def _fitting(backend: Backend) -> Backend:
     return "asyncio" if asked or getattr(uwsgi, "has_threads", False) else "inline"
 
 
+def _asks_for_websocket(environ: Environ) -> bool:
+    """Whether the client wants one; a host may have taken off the field Connection, which tells so too."""
+    if not _has_word(environ["HTTP_UPGRADE"], "websocket"):
+        return False
+    connection = environ.get("HTTP_CONNECTION")
+    return connection is None or _has_word(connection, "upgrade")
+
+
+def _has_word(field: str, word: str) -> bool:
+    return word in (part.strip(" \t") for part in field.lower().split(","))
+
+
+@functools.cache
+def _websockets() -> Any | None:
+    """Give the module that serves them, which few need; None without wsproto."""
+    try:
+        return import_module(".asgi.websocket", __package__)
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] != "wsproto":
+            raise
+        return None
+
+
 def _refuse(
-    environ: Environ, start_response: StartResponse, status: int, reason: str
+    environ: Environ,
+    start_response: StartResponse,
+    status: int,
+    reason: str,
+    more: Iterable[tuple[str, str]] = (),
 ) -> list[bytes]:
     """Answer a request that the application will not see, in one sentence."""
     body = reason.encode("utf-8", "replace") + b"\n"
     headers = [
+        *more,
         ("content-type", "text/plain; charset=utf-8"),
         ("content-length", str(len(body))),
     ]

@@ -124,6 +124,9 @@ class Exchange:
             self._wake()
             self._service.call_later_to_leave(self.call_off)
 
+    def stop(self) -> None:
+        """Learn that the service ends: a response may come to its end."""
+
     def call_off(self) -> None:
         """Cancel the application's task."""
         if not self._over and self._handle is not None:
@@ -324,7 +327,7 @@ class Exchange:
         """Give a failure to the host, or log it where the host no longer waits; once."""
         if not (self._ended or self.deserted):
             self._mail.post(Failure(self._for_host(failure)))
-        elif not self._ended and _comes_of_leaving(failure):
+        elif not self._ended and comes_of_leaving(failure):
             _log.debug("%s was ended by its client's leaving: %r", self._service.app_name, failure)
         elif not is_cancellation(failure):
             _log.error(
@@ -337,7 +340,7 @@ class Exchange:
     def _for_host(self, failure: BaseException) -> BaseException:
         """Give what the host may raise without ending itself, and with the cause where there is a known one."""
         if self._broken is not None:
-            if not _comes_of_leaving(failure):
+            if not comes_of_leaving(failure):
                 self._broken.__cause__ = failure
             return self._broken
         if self._gone is not None:
@@ -374,7 +377,7 @@ class Exchange:
             waiting.pop().set()
 
 
-def _comes_of_leaving(error: BaseException) -> bool:
+def comes_of_leaving(error: BaseException) -> bool:
     """Whether an exception is what ``send`` raised for a client that had left, or was made from it."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]

@@ -17,6 +17,9 @@ class Note(enum.Enum):
     READ = enum.auto()  # the application wants a piece of the request body
     END = enum.auto()  # the response is complete
     OVER = enum.auto()  # the application's task has ended
+    ACCEPTED = enum.auto()  # the connection is a websocket's, and the loop's business alone
+    SWITCHED = enum.auto()  # the websocket is over, and the loop has let go of the host's socket
+    ALIVE = enum.auto()  # the loop answers
 
 
 class Head(NamedTuple):

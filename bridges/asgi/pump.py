@@ -78,17 +78,20 @@ class Pump:
         try:
             head = self._next()
             assert isinstance(head, Head)
-            if head.whole is not None:
-                return self._respond_whole(head, head.whole)
-            self._first = self._next()
-            if isinstance(self._first, SendPath):
-                file = self._file_for_host(self._first)
-                if file is not None:
-                    return self._respond_with_file(head, file)
-            self._start(head)
+            return self._respond_with(head)
         except BaseException:
             self.close()
             raise
+
+    def _respond_with(self, head: Head) -> Iterable[bytes]:
+        if head.whole is not None:
+            return self._respond_whole(head, head.whole)
+        self._first = self._next()
+        if isinstance(self._first, SendPath):
+            file = self._file_for_host(self._first)
+            if file is not None:
+                return self._respond_with_file(head, file)
+        self._start(head)
         return self
 
     def __iter__(self) -> Iterator[bytes]:

@@ -35,6 +35,9 @@ class UnderWay(Protocol):
     def leave(self, reason: str) -> None:
         """Tell it that nobody takes its response any more; on the loop."""
 
+    def stop(self) -> None:
+        """Tell it that the server is stopping, if it has no end by itself, as a websocket; on the loop."""
+
     def call_off(self) -> None:
         """Cancel it; on the loop."""
 
@@ -144,8 +147,13 @@ class Service:
             leave_soon(self.portal, self._farewell)
 
     def dismiss_in(self, seconds: float) -> None:
-        """Tell the requests that are under way in ``seconds`` from now that the server is stopping."""
-        self.portal.gate.ring(lambda: self.portal.call_later(seconds, self._dismiss))
+        """Tell websockets that the server is stopping, and in ``seconds`` from now whatever is under way then."""
+
+        def dismiss() -> None:
+            self._stop_all()
+            self.portal.call_later(seconds, self._dismiss)
+
+        self.portal.gate.ring(dismiss)
 
     def _lose_all(self) -> None:
         """Tell the requests whose tasks the loop's end has left; in the loop's thread."""
@@ -163,6 +171,10 @@ class Service:
                 self.app_name,
                 ", ".join(names),
             )
+
+    def _stop_all(self) -> None:
+        for request in tuple(self._under_way):
+            request.stop()
 
     def _dismiss(self) -> None:
         for request in tuple(self._under_way):
@@ -217,6 +229,7 @@ class Service:
 
     async def _drain(self, seconds: float) -> None:
         """Wait for the requests under way, then cancel those that are left."""
+        self._stop_all()
         if not self._under_way:
             return
         self._idle = anyio.Event()

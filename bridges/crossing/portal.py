@@ -26,6 +26,7 @@ import anyio
 from ..errors import CrossingError
 from .bells import Bell
 from .gates import Gate
+from .watches import LoopWatch, TaskWatch, Watch
 
 _log = logging.getLogger("bridges.adapters")
 
@@ -37,7 +38,7 @@ LAST_TASKS_SECONDS: Final = 5.0
 
 
 class Handle(Protocol):
-    """Work that runs on a portal's loop."""
+    """Work that runs on a portal's loop, or will."""
 
     def cancel(self) -> object:
         """Call it off; on the loop."""
@@ -89,8 +90,23 @@ class Portal(ABC):
         """
 
     @abstractmethod
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Handle:
         """Have the loop call ``callback`` after some seconds; on the loop."""
+
+    def watch(
+        self,
+        descriptor: int,
+        on_readable: Callable[[], object],
+        on_writable: Callable[[], object],
+    ) -> Watch:
+        """Give what calls back when a socket can be read or written; on the loop.
+
+        Args:
+            descriptor: of the socket, open until the watch is closed.
+            on_readable: called on the loop.
+            on_writable: likewise.
+        """
+        return TaskWatch(self.spawn, descriptor, on_readable, on_writable)
 
     @abstractmethod
     def end(self) -> None:
@@ -201,13 +217,30 @@ class OnAsyncio(Portal):
             task.add_done_callback(self._tasks.discard)
         return task
 
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Handle:
         """Have the loop call ``callback`` after some seconds, in which it runs."""
-        self._loop.call_later(seconds, callback)
+        return self._loop.call_later(seconds, callback)
+
+    def watch(
+        self,
+        descriptor: int,
+        on_readable: Callable[[], object],
+        on_writable: Callable[[], object],
+    ) -> Watch:
+        """Give what calls back when a socket can be read or written."""
+        if _has_no_readers(self._loop):
+            return super().watch(descriptor, on_readable, on_writable)
+        return LoopWatch(self._loop, descriptor, on_readable, on_writable)
 
     async def _wind_up(self) -> None:
         await wind_up()
         self._wound_up = True
+
+
+def _has_no_readers(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether it is the loop of Windows that cannot watch descriptors, for which anyio has a thread."""
+    proactor: Any = getattr(asyncio, "ProactorEventLoop", None)
+    return proactor is not None and isinstance(loop, proactor)
 
 
 def is_cancellation(error: BaseException) -> bool:

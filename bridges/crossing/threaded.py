@@ -180,18 +180,22 @@ class TrioPortal(ThreadedPortal):
             raise CrossingError("the trio run of the ASGI applications has ended") from error
         return scope
 
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Handle:
         """Have the loop call ``callback`` after some seconds."""
         import trio
 
+        scope = trio.CancelScope()
+
         async def later() -> None:
-            await trio.sleep(seconds)
-            try:
-                callback()
-            except Exception:  # it would end the run; asyncio logs it, too
-                _log.exception("a callback on the event loop failed")
+            with scope:
+                await trio.sleep(seconds)
+                try:
+                    callback()
+                except Exception:  # it would end the run; asyncio logs it, too
+                    _log.exception("a callback on the event loop failed")
 
         self._nursery.start_soon(later)
+        return scope
 
     def _run(self) -> None:
         import trio
