@@ -1,11 +1,15 @@
-"""gunicorn's configuration for Flask-Sock in gunicorn's own threads: a worker that stops says so to its windows.
+"""gunicorn's configuration for either chat in gunicorn's own threads: a worker that stops says so to its windows.
 
 Without it the old worker of a reload waits for its websockets, which know nothing of the reload, until it is killed.
 """
 
 import signal
+import sys
 from types import FrameType
 from typing import Any
+
+from bridges import gunicorn as hooks
+from bridges.gunicorn import worker_exit  # noqa: F401
 
 worker_class = "gthread"
 # Each window holds one for as long as it is open.
@@ -14,9 +18,11 @@ graceful_timeout = 5
 
 
 def post_worker_init(worker: Any) -> None:
-    from examples.chat import flask_chat
-
-    gunicorns_own = signal.getsignal(signal.SIGTERM)
+    hooks.post_worker_init(worker)  # for the Starlette chat
+    flask_chat = sys.modules.get("examples.chat.flask_chat")
+    if flask_chat is None:
+        return
+    gunicorns_own: Any = signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:
         gunicorns_own(number, frame)  # it accepts no more

@@ -21,7 +21,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 BRIDGES = ("bridges", "--port", "{port}", "--access-log", "off", "{target}")
 UVICORN = ("uvicorn", "--port", "{port}", "--log-level", "warning", "{target}")
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:{port}", "--no-control-socket")
-BRIDGE_WORKER = (*GUNICORN, "-k", "bridges.gunicorn.BridgeWorker")
+GTHREAD = (*GUNICORN, "-c", "python:examples.chat.gunicorn_conf", "{target}")
+BRIDGE_WORKER = (*GUNICORN, "-k", "bridges.gunicorn.BridgeWorker", "{target}")
 
 
 @dataclass(frozen=True)
@@ -33,32 +34,16 @@ class Served:
     target: str
     command: tuple[str, ...]
 
-    @property
-    def reloads(self) -> bool:
-        """Whether a signal replaces its worker, where others are stopped and started."""
-        return self.command[0] == "gunicorn"
-
 
 ROWS = (
     Served("Starlette", "bridges", "examples.chat.starlette_chat:app", BRIDGES),
     Served("Starlette", "uvicorn", "examples.chat.starlette_chat:app", UVICORN),
-    Served(
-        "Starlette",
-        "BridgeWorker",
-        "examples.chat.starlette_chat:app",
-        (*BRIDGE_WORKER, "{target}"),
-    ),
+    Served("Starlette", "BridgeWorker", "examples.chat.starlette_chat:app", BRIDGE_WORKER),
+    Served("Starlette", "gthread", "examples.chat.starlette_chat:application", GTHREAD),
     Served("Flask-Sock", "bridges", "examples.chat.flask_chat:app", BRIDGES),
     Served("Flask-Sock", "uvicorn", "examples.chat.flask_chat:asgi", UVICORN),
-    Served(
-        "Flask-Sock", "BridgeWorker", "examples.chat.flask_chat:app", (*BRIDGE_WORKER, "{target}")
-    ),
-    Served(
-        "Flask-Sock",
-        "gthread",
-        "examples.chat.flask_chat:app",
-        (*GUNICORN, "-c", "python:examples.chat.gunicorn_conf", "{target}"),
-    ),
+    Served("Flask-Sock", "BridgeWorker", "examples.chat.flask_chat:app", BRIDGE_WORKER),
+    Served("Flask-Sock", "gthread", "examples.chat.flask_chat:app", GTHREAD),
 )
 
 
