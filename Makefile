@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP = -m pip install --quiet
 NEW_PIP = $(PIP) --upgrade "pip>=25.1"
 
-.PHONY: help demo demo-check dev test lint docs autobahn bench soak clean
+.PHONY: help demo demo-check dev test lint docs screenshots autobahn bench soak clean
 
 help:
 	@echo "make demo        serve the demo on http://127.0.0.1:8000/"
@@ -16,6 +16,7 @@ help:
 	@echo "make test        lint, types, docs, and the whole suite against the built wheel"
 	@echo "make lint        format, lint, layers and types"
 	@echo "make docs        build the site into docs/_build/html"
+	@echo "make screenshots take the pictures of the docs anew (needs Debian's chromium)"
 	@echo "make dev         .venv with the work tree and everything the tests import"
 	@echo "make autobahn    the Autobahn TestSuite against the server's websockets (needs a Python 2.7)"
 	@echo "make bench       compare with the peers, write benchmarks/results"
@@ -48,6 +49,9 @@ lint:
 
 docs:
 	$(RUN) docs
+
+screenshots: .venv/dev.stamp
+	.venv/bin/python tests/tools/screenshots.py
 
 autobahn: .venv/dev.stamp
 	.venv/bin/python tests/autobahn/run.py $(or $(AUTOBAHN),bridges)

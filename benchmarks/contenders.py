@@ -71,6 +71,8 @@ WAITRESS = ("-m", "waitress", "--host=127.0.0.1", "--port={port}")
 
 WRAPPED = "benchmarks.apps.wrapped:app"
 QUIET = "benchmarks.apps.quiet:app"
+# Threads of a server whose websockets hold one each: for 100, and some that are about to end.
+TALKERS = 150
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,45 @@ def uvicorn_websockets(app: str, library: str) -> Contender:
     """Put an ASGI app on uvicorn with one of its three ways to speak websocket."""
     command = (*UVICORN[:-1], f"--ws={library}", UVICORN[-1])
     return Contender(f"uvicorn, {library}", command, app)
+
+
+def talkative(contender: Contender) -> Contender:
+    """Give a contender whose websockets hold a thread each as many threads as it needs.
+
+    gunicorn counts a connection beyond the threads among those that it may keep, so their limit is above.
+    """
+    *words, app = contender.command
+    if "--threads=10" in words:
+        words[words.index("--threads=10")] = f"--threads={TALKERS}"
+    environment = {**contender.environment, "BENCH_THREADS": str(TALKERS)}
+    return replace(contender, command=(*words, app), environment=environment)
+
+
+def asgi_echo_on_gthread(app: str) -> Contender:
+    """Put an ASGI app with websockets on gthread by `bridges.ASGIToWSGI`."""
+    return talkative(ON_GTHREAD.bridges(app))
+
+
+def simple_websocket_on_gthread(app: str) -> Contender:
+    """Put a WSGI app that speaks websocket by simple-websocket on gthread with nothing between."""
+    return talkative(Contender("simple-websocket on gthread", GTHREAD, app))
+
+
+def flask_sock_on_gthread(app: str) -> Contender:
+    """Put a Flask-Sock app on gthread with nothing between."""
+    return talkative(Contender("Flask-Sock on gthread", GTHREAD, app))
+
+
+def flask_sock_on_uvicorn(app: str) -> Contender:
+    """Put a Flask-Sock app on uvicorn by `bridges.WSGIToASGI`."""
+    bridged = wrapped("Flask-Sock, bridges on uvicorn", "bridges-websocket", app)
+    return talkative(replace(bridged, command=uvicorn_websockets(app, "websockets-sansio").command))
+
+
+def flask_sock_on_server(app: str) -> Contender:
+    """Put a Flask-Sock app on the reference server."""
+    words = (*BRIDGES[:-1], f"--max-websockets={TALKERS}", BRIDGES[-1])
+    return Contender("Flask-Sock, bridges server", words, app)
 
 
 def beset(app: str) -> tuple[Contender, ...]:

@@ -144,7 +144,9 @@ class Speaker(asyncio.Protocol):
             self.opened.set_result(None)
 
     def begin(self) -> None:
-        """Send the message."""
+        """Send the message, unless the server has gone."""
+        if self.fault:
+            return
         self.pieces.clear()
         self.missing = len(self.expected)
         self.transport.write(self.sent)

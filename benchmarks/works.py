@@ -7,6 +7,7 @@ The numbers P1, P2 ... are those of the project's performance plan.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -136,6 +137,7 @@ FLASK = "benchmarks.apps.flask_wsgi:app"
 STARLETTE = "benchmarks.apps.starlette_asgi:app"
 CROWD = "benchmarks.apps.crowd_wsgi:app"
 ECHO = "benchmarks.apps.echo_asgi:echo"
+WSGI_ECHO = "benchmarks.apps.echo_wsgi"
 
 SERVER_MODULES = (
     "bridges.server",
@@ -248,7 +250,7 @@ def beset(method: Crowd, *, name: str, title: str, targets: tuple[Target, ...]) 
 def echo(connections: int, size: int, *, name: str, title: str) -> Work:
     """Make the work of websocket messages that come back."""
     return Work(
-        plan="ws",
+        plan="p13",
         name=name,
         title=title,
         method=Echo(connections, size),
@@ -263,6 +265,60 @@ def echo(connections: int, size: int, *, name: str, title: str) -> Work:
         targets=(Target("trip_us", "ratio", 1.0, "uvicorn, wsproto", subject=SERVER),),
         chart="trip_us",
         subject=SERVER,
+    )
+
+
+def echo_asgi_on_gthread(connections: int, size: int, *, name: str, title: str) -> Work:
+    """Make the work of websocket messages that come back, by an ASGI app on a WSGI server."""
+    native = contenders.simple_websocket_on_gthread(f"{WSGI_ECHO}:echo")
+    return Work(
+        plan="p14",
+        name=name,
+        title=title,
+        method=Echo(connections, size),
+        contenders=(contenders.asgi_echo_on_gthread(ECHO), native),
+        targets=(Target("trip_us", "ratio", 1.0, native.name, subject=OURS_ON_GTHREAD),),
+        chart="trip_us",
+        subject=OURS_ON_GTHREAD,
+    )
+
+
+def echo_flask_sock(connections: int, size: int, *, name: str, title: str) -> Work:
+    """Make the work of websocket messages that come back, by a Flask-Sock app on ASGI servers."""
+    app = f"{WSGI_ECHO}:app"
+    on_uvicorn, on_server = (
+        contenders.flask_sock_on_uvicorn(app),
+        contenders.flask_sock_on_server(app),
+    )
+    native = contenders.flask_sock_on_gthread(app)
+    return Work(
+        plan="p15",
+        name=name,
+        title=title,
+        method=Echo(connections, size),
+        contenders=(on_uvicorn, on_server, native),
+        targets=tuple(
+            Target("trip_us", "ratio", 1.0, native.name, subject=ours.name)
+            for ours in (on_uvicorn, on_server)
+        ),
+        chart="trip_us",
+        subject=on_uvicorn.name,
+    )
+
+
+def four_echoes(make: Callable[..., Work], plan: str, where: str) -> tuple[Work, ...]:
+    """Make the works of one and of a hundred connections, of small messages and of big ones."""
+    many = ((1, "one connection"), (100, "100 connections"))
+    sizes_of = ((100, "small", "100 bytes"), (65_536, "big", "64 KiB"))
+    return tuple(
+        make(
+            connections,
+            size,
+            name=f"{plan}-{connections}-{word}",
+            title=f"Websocket messages of {words} to and fro{where}, {how_many}",
+        )
+        for size, word, words in sizes_of
+        for connections, how_many in many
     )
 
 
@@ -484,30 +540,6 @@ WORKS: tuple[Work, ...] = (
         title="8 clients of a WSGI app among 1,000 connections that send a byte a second",
         targets=(),
     ),
-    echo(
-        1,
-        100,
-        name="ws-1-small",
-        title="Websocket messages of 100 bytes to and fro, one connection",
-    ),
-    echo(
-        100,
-        100,
-        name="ws-100-small",
-        title="Websocket messages of 100 bytes to and fro, 100 connections",
-    ),
-    echo(
-        1,
-        65_536,
-        name="ws-1-big",
-        title="Websocket messages of 64 KiB to and fro, one connection",
-    ),
-    echo(
-        100,
-        65_536,
-        name="ws-100-big",
-        title="Websocket messages of 64 KiB to and fro, 100 connections",
-    ),
     Work(
         plan="p12",
         name="p12-import",
@@ -526,4 +558,7 @@ WORKS: tuple[Work, ...] = (
         chart="start_ms",
         subject=IMPORT,
     ),
+    *four_echoes(echo, "p13", ""),
+    *four_echoes(echo_asgi_on_gthread, "p14", " by an ASGI app on gthread"),
+    *four_echoes(echo_flask_sock, "p15", " by Flask-Sock"),
 )

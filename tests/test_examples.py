@@ -91,4 +91,4 @@ def test_demo_check_passes():
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("FAILED")] == []
-    assert len([line for line in lines if line.startswith("ok ")]) == 21
+    assert len([line for line in lines if line.startswith("ok ")]) == 24

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps.plain import hello
 
 from bridges.errors import ConfigError
 from bridges.server import sockets
 from bridges.server.config import Config
+from bridges.server.run import Server
 from bridges.server.sockets import Listeners, open_sockets
 
 V4 = (socket.AF_INET, ("127.0.0.1", 0))
@@ -110,6 +112,31 @@ def assert_connects(sock: socket.socket) -> None:
 
 
 # TCP
+
+
+@pytest.mark.spec("RFC 9293", "section 3.7.4")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_small_messages_do_not_wait_for_each_other(loop: str) -> None:
+    """Nagle's algorithm is off for every connection, on either loop: events and frames follow each other."""
+    make_loop = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None
+
+    async def ask() -> int:
+        async with Server(hello, port=0, access_log="off") as server:
+            host, port = server.sockets[0].getsockname()[:2]
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            (connection,) = server.service.connections
+            sock = connection.transport.get_extra_info("socket")
+            writer.close()
+            await writer.wait_closed()
+            return int(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    own = (make_loop or asyncio.new_event_loop)()
+    try:
+        assert own.run_until_complete(ask()) != 0
+    finally:
+        own.close()
 
 
 @pytest.mark.spec("issue 4", "section 4")

@@ -19,6 +19,13 @@ def with_bridges(app: Any) -> Any:
     return WSGIToASGI(app)
 
 
+def with_bridges_websocket(app: Any) -> Any:
+    """Wrap in `bridges.WSGIToASGI` with websockets, each of which holds one of ``BENCH_THREADS`` threads."""
+    from bridges import WSGIToASGI
+
+    return WSGIToASGI(app, websocket=True, max_websockets=int(os.environ["BENCH_THREADS"]))
+
+
 def with_a2wsgi(app: Any) -> Any:
     """Wrap in a2wsgi's middleware, every option at its default."""
     from a2wsgi import WSGIMiddleware
@@ -58,6 +65,7 @@ def asgi_with_a2wsgi(app: Any) -> Any:
 
 ADAPTERS: dict[str, Callable[[Any], Any]] = {
     "bridges": with_bridges,
+    "bridges-websocket": with_bridges_websocket,
     "a2wsgi": with_a2wsgi,
     "asgiref": with_asgiref,
     "bridges-asgi": asgi_with_bridges,

@@ -213,6 +213,9 @@ class Server:
             if own.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(make, sock=own, **more, **_KEEP_FILE)
             else:
+                # Connections inherit it. asyncio sets it only where a socket names its protocol, as ours do not;
+                # without it, a small message waits until the one before is acknowledged.
+                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 server = await loop.create_server(make, sock=own, **more)
             self._servers.append(server)
 

@@ -6,6 +6,7 @@ Prints each request with its outcome, one a line; exits with 1 when one is not a
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -17,6 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import httpx
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection as Connection
+from websockets.sync.client import connect
 
 LIMIT_SECONDS = 30.0
 
@@ -162,6 +166,42 @@ def streams_leave_room(client: httpx.Client) -> str:
     return f"{' and '.join(map(str, threads))} stream, a short request ran {place(short)}"
 
 
+@contextlib.contextmanager
+def in_the_chat(client: httpx.Client, path: str, name: str) -> Iterator[tuple[Connection, str]]:
+    """Give the websocket of somebody in the chat, and the thread that its server names."""
+    address = str(client.base_url.join(f"{path}talk")).replace("http", "ws", 1)
+    limits = {"open_timeout": LIMIT_SECONDS, "close_timeout": LIMIT_SECONDS}
+    with connect(f"{address}?name={name}&room=check", proxy=None, **limits) as websocket:
+        yield websocket, next_told(websocket, "welcome")["thread"]
+
+
+def next_told(websocket: Connection, kind: str) -> dict:
+    while (told := json.loads(websocket.recv(LIMIT_SECONDS)))["type"] != kind:
+        pass
+    return told
+
+
+def chat(path: str, backend: str, client: httpx.Client) -> str:
+    """See that each of two people hears what the other one says."""
+    page = client.get(path, follow_redirects=True).raise_for_status()
+    for name in re.findall(r'(?:href|src)="(static/[^"]+)"', page.text):
+        client.get(f"{path}{name}").raise_for_status()
+    with (
+        in_the_chat(client, path, "Ada") as (ada, thread),
+        in_the_chat(client, path, "Ben") as (ben, _),
+    ):
+        for speaker, listener, text in ((ada, ben, "hello Ben"), (ben, ada, "<b>hello</b> Ada")):
+            begun = time.perf_counter()
+            speaker.send(json.dumps({"text": text}))
+            heard = next_told(listener, "message")
+            took = time.perf_counter() - begun
+            expect(heard["text"] == text, f"{text!r}, not {heard['text']!r}")
+            next_told(speaker, "message")
+    return (
+        f"101, {backend} in {thread}, from one to the other and back, the last {took * 1000:.0f} ms"
+    )
+
+
 def threads_come_back(client: httpx.Client) -> str:
     deadline = time.monotonic() + LIMIT_SECONDS
     while (pool := status(client)["pool"])["busy"]:
@@ -260,6 +300,8 @@ CHECKS: list[tuple[str, Callable[[httpx.Client], str]]] = [
     ("GET  /legacy/export.csv", csv_streams),
     ("GET  /legacy/events", events_come_singly),
     ("GET  /legacy/events, two at once", streams_leave_room),
+    ("WS   /chat/starlette/talk", functools.partial(chat, "/chat/starlette/", "Starlette")),
+    ("WS   /chat/flask/talk", functools.partial(chat, "/chat/flask/", "Flask-Sock")),
     ("GET  /api/status", threads_come_back),
 ]
 
@@ -270,6 +312,7 @@ MODERN_CHECKS: list[tuple[str, Callable[[httpx.Client], str]]] = [
     ("GET  /numbers.csv", modern_stream),
     ("GET  /events", modern_events),
     ("POST /letters", background_task),
+    ("WS   /chat/talk", functools.partial(chat, "/chat/", "Starlette")),
 ]
 
 
@@ -281,7 +324,14 @@ def report(passed: bool, what: str, outcome: str) -> bool:
 def run_check(client: httpx.Client, what: str, check: Callable[[httpx.Client], str]) -> bool:
     try:
         return report(True, what, check(client))
-    except (Mismatch, httpx.HTTPError, LookupError, ValueError) as error:
+    except (
+        Mismatch,
+        httpx.HTTPError,
+        WebSocketException,
+        OSError,
+        LookupError,
+        ValueError,
+    ) as error:
         return report(False, what, f"{type(error).__name__}: {error}")
 
 

@@ -19,6 +19,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 from bridges import ASGIToWSGI
+from examples.chat import starlette_chat
 
 HERE = Path(__file__).parent
 TICK_SECONDS = 0.5
@@ -122,6 +123,7 @@ async def read_letters(request: Request) -> list[str]:
     return letters
 
 
+app.mount("/chat", starlette_chat.app)
 app.mount("/static", StaticFiles(directory=HERE / "static"))
 
 application = ASGIToWSGI(app, shutdown_seconds=5)

@@ -1,4 +1,4 @@
-"""The new application: asynchronous Starlette, with the legacy one mounted under ``/legacy``."""
+"""The new application: asynchronous Starlette, with the legacy one mounted under ``/legacy``, and two chats."""
 
 import asyncio
 import collections
@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridges import ThreadPool, WSGIToASGI
+from examples.chat import flask_chat, starlette_chat
 from examples.demo import legacy
 
 HERE = Path(__file__).parent
@@ -123,6 +124,8 @@ app = Starlette(
         Route("/api/status", status),
         Mount("/static", StaticFiles(directory=HERE / "static")),
         Mount("/legacy", WSGIToASGI(legacy.app, pool=pool)),
+        Mount("/chat/starlette", starlette_chat.app),
+        Mount("/chat/flask", WSGIToASGI(flask_chat.app, pool=pool, websocket=True)),
     ],
     middleware=[Middleware(RequestLog)],
     lifespan=lifespan,

@@ -146,11 +146,13 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def spawn(self) -> None:
-        """Start the process on a free port, and do not wait."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+    def spawn(self, port: int = 0) -> None:
+        """Start the process on a port, or on a free one, and do not wait."""
+        self.port = port
+        if not port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
         target = self.matrix.apps[self.app]
         argv = self.host.argv(target, self.port, self.certificate, self.state)
         with self.log_path.open("ab") as log:

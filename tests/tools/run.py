@@ -288,11 +288,27 @@ def native_groups() -> tuple[str, ...]:
     return ("native-hosts",)
 
 
+def need_chromium() -> None:
+    """Install Debian's Chromium where that can be done; the browser tests are skipped where there is none."""
+    if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        return
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid():
+        print(
+            "The browser tests are left out without Chromium: apt-get install chromium", flush=True
+        )
+        return
+    call([apt, "update", "-q"])
+    words = ["install", "-q", "-y", "--no-install-recommends", "chromium"]
+    call([apt, *words], DEBIAN_FRONTEND="noninteractive")
+
+
 def suite(tally: Tally) -> None:
     """Run everything on this Python: the fast part with coverage of the installed package, and the real servers.
 
     Real servers run side by side: they wait for most of their time.
     """
+    need_chromium()
     lowest(tally)
     groups = ("test", "hosts", *native_groups(), "coverage")
     python = environment("suite", this_python(), groups)
@@ -303,6 +319,7 @@ def suite(tally: Tally) -> None:
         "ASGI servers": "tests/hosts",
         "WSGI servers": "tests/wsgi_hosts",
         "the server as a process": "tests/server_hosts",
+        "a browser": "tests/browser",
     }
     runs = [(label, python, ("-q", folder)) for label, folder in folders.items()]
     side_by_side(tally, runs, len(runs))

@@ -38,6 +38,35 @@ async function readStream(path, onChunk) {
   return response;
 }
 
+// A window of the chat without the window: waits for a message of a type.
+function visitor(path, name) {
+  const address = new URL(path, location.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  address.search = new URLSearchParams({ name, room: "check" });
+  const socket = new WebSocket(address);
+  const told = (type) => new Promise((resolve, reject) => {
+    socket.addEventListener("message", (event) => {
+      const message = JSON.parse(event.data);
+      if (message.type === type) resolve(message);
+    });
+    socket.addEventListener("close", (event) => reject(new Error(`closed with ${event.code}`)));
+  });
+  return { socket, told };
+}
+
+async function chat(path) {
+  const ada = visitor(path, "Ada");
+  const { thread } = await ada.told("welcome");
+  const ben = visitor(path, "Ben");
+  await ben.told("welcome");
+  const heard = ben.told("message"), begun = performance.now();
+  ada.socket.send(JSON.stringify({ text: "hello" }));
+  const { name, text } = await heard;
+  const took = performance.now() - begun;
+  for (const { socket } of [ada, ben]) socket.close();
+  return [{ headers: new Headers({ "x-ran-in": thread }) }, `“${text}” from ${name} to Ben in ${took.toFixed(1)} ms`];
+}
+
 // Each returns [response, outcome]; a wrong outcome throws.
 const checks = [
   ["New JSON endpoint", "GET /api/hello", async () => {
@@ -83,6 +112,8 @@ const checks = [
     });
     return [response, `events after ${times.join(", ")}`];
   }],
+  ["Chat, by Starlette", "WS /chat/starlette/talk", () => chat("/chat/starlette/talk")],
+  ["Chat, by Flask-Sock", "WS /chat/flask/talk", () => chat("/chat/flask/talk")],
   ["Unknown page", "GET /legacy/nothing-here", async () => {
     const response = await fetch("/legacy/nothing-here");
     if (response.status !== 404) throw new Error(`status ${response.status}`);
@@ -117,7 +148,10 @@ function showStatus(status) {
     element("i", "", index < status.pool.busy ? "busy" : index < status.pool.threads ? "idle" : "")));
   byId("slots-note").textContent =
     `At most ${status.max_threads} threads, started on demand: filled is busy, outlined is idle, dashed not started.`;
-  if (status.modern) byId("modern").href = status.modern;
+  if (status.modern) {
+    byId("modern").href = status.modern;
+    byId("modern-chat").href = new URL("chat/", status.modern);
+  }
   const facts = {
     "Event loop": `${status.loop} in ${status.loop_thread}`,
     "Threads": status.threads.join(", "),

@@ -1,0 +1,30 @@
+"""WSGI apps that send each websocket message back: simple-websocket alone, and Flask-Sock, which is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import simple_websocket
+from flask import Flask
+from flask_sock import Sock
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Serve the websocket on the socket of gunicorn, which is to write no answer of its own behind it."""
+    websocket = simple_websocket.Server.accept(environ)
+    try:
+        talk(websocket)
+    except simple_websocket.ConnectionClosed:
+        pass
+    raise StopIteration
+
+
+def talk(websocket: simple_websocket.Server) -> None:
+    """Send back what comes, until the client leaves, which is an exception."""
+    while True:
+        websocket.send(websocket.receive())
+
+
+app = Flask(__name__)
+Sock(app).route("/")(talk)
