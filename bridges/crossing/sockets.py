@@ -82,18 +82,6 @@ class SocketEnd(ABC):
         except OSError:
             return False
 
-    def expect_no_more(self) -> None:
-        """Take it that nobody writes at the other end any more, although a copy of it may be left open somewhere.
-
-        To be called again after each ``read``: what is there already is still given.
-        """
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            self._shut(socket.SHUT_RD)
-        except OSError:
-            pass  # it has ended
-
     def end_writing(self) -> None:
         """Let the other end see the end behind what was written."""
         self._shut(socket.SHUT_WR)
@@ -125,8 +113,12 @@ class _AsyncioEnd(SocketEnd):
         self._loop = loop
         self._watching = False
         self._reader: asyncio.Future[bytes] | None = None
+        self._ahead = b""
 
     async def read(self) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return data
         reader: asyncio.Future[bytes] = self._loop.create_future()
         self._reader = reader
         if not self._watching:
@@ -134,6 +126,10 @@ class _AsyncioEnd(SocketEnd):
             self._watching = True
         try:
             return await reader
+        except asyncio.CancelledError:
+            if reader.done() and not reader.cancelled():  # it came at the same time
+                self._ahead = reader.result()
+            raise
         finally:
             self._reader = None
 

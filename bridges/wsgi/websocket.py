@@ -54,6 +54,7 @@ _SOCKET_KEYS: Final = ("werkzeug.socket", "gunicorn.socket")
 
 _BUSY: Final = b"there are too many websockets: try again shortly\n"
 _RETRY_AFTER_SECONDS: Final = 1
+_READ_BYTES: Final = 65_536
 
 
 class WebSocketBridge:
@@ -61,10 +62,9 @@ class WebSocketBridge:
 
     _end: SocketEnd
     _theirs: socket.socket
-    _begun = False
+    _theirs_too: socket.socket
     _denies: bool | None = None
     _call_began = False
-    _call_over = False
     _open = False
     _closed = False
     _gone = False
@@ -126,6 +126,7 @@ class WebSocketBridge:
         if message["type"] != "websocket.connect":
             return  # the client has left already
         self._end, self._theirs = socket_pair(self._gate)
+        self._theirs_too = self._theirs.dup()
         try:
             failure = await self._serve(pool)
         finally:
@@ -165,20 +166,23 @@ class WebSocketBridge:
             raise ClientDisconnected("the server ended this request")
         return self._app(environ, start_response)
 
-    def _end_call(self) -> None:
-        self._call_over = True
-        self._close_theirs()
-
     def _close_theirs(self) -> None:
         """Close the application's end; in its thread, or where it has none.
 
-        Threads of its own that wait at it are woken first: a descriptor that is closed under them may be another file's
-        when they look.
+        The application may have closed its own descriptor of it, and may have made others: ours reaches it in any case.
+        What it has not read is taken out first, for the other end would see an error instead of the end, by which
+        uvloop stops watching it without a word.
         """
+        end = self._theirs_too
         try:
-            self._theirs.shutdown(socket.SHUT_RDWR)
+            end.shutdown(
+                socket.SHUT_RDWR
+            )  # wakes threads that wait at it, before its number is another file's
+            while end.recv(_READ_BYTES):
+                pass
         except OSError:
-            pass  # the application has closed it
+            pass  # the other end is closed already
+        end.close()
         self._theirs.close()
 
     def _exchange(self) -> Exchange:
@@ -194,7 +198,7 @@ class WebSocketBridge:
             self._respond,
             self._buffer_bytes,
             {},
-            self._end_call,
+            self._close_theirs,
         )
 
     async def _serve(self, pool: ThreadPool) -> BaseException | None:
@@ -222,9 +226,8 @@ class WebSocketBridge:
         if isinstance(failure, PoolSaturated | PoolClosed) and not self._call_began:
             await self._refuse()
             return None
-        self._end.expect_no_more()
         await self._all_sent.wait()
-        if failure is not None and self._begun and self._is_a_way_to_end(failure):
+        if failure is not None and self._is_a_way_to_end(failure):
             failure = None
         failure = self._failure or failure
         if self._open and not (self._closed or self._gone):
@@ -237,13 +240,17 @@ class WebSocketBridge:
         """Tell whether an exception is how applications and libraries leave a socket that they took over.
 
         Servers of their own take a bare ``StopIteration`` or ``ConnectionError`` so; and an application that goes on
-        writing when its websocket is over sees what it would on any socket.
+        writing when its websocket is over sees what it would on any socket. What is wrong with a response that nobody
+        takes, such as an empty list without a call of ``start_response``, is no mistake either.
         """
+        if isinstance(failure, ConnectionError) and (self._closed or self._gone):
+            return True
+        if not self._end.has_received():
+            return False
         if isinstance(failure, ApplicationError):
             return isinstance(failure.__cause__, StopIteration)
-        if type(failure) is ConnectionError and not failure.args:
-            return True
-        return isinstance(failure, ConnectionError) and (self._closed or self._gone)
+        bare = type(failure) is ConnectionError and not failure.args
+        return bare or isinstance(failure, ApplicationProtocolError)
 
     # A response instead of a websocket.
 
@@ -312,14 +319,9 @@ class WebSocketBridge:
             receive_data(data)
             if not await self._forward():
                 return
-            if self._call_over:
-                self._end.expect_no_more()
             data = await read()
             if not data:
-                break
-        if not self._call_over:  # else it depends on how the call ended
-            self._closed = True
-            await self._send_close(NORMAL_CLOSURE, "")
+                return
 
     async def _forward(self) -> bool:
         """Send all messages that are there; tells whether more may come."""
@@ -343,7 +345,6 @@ class WebSocketBridge:
             data = await self._end.read()
             if self._denies or not (data or head):
                 return None
-            self._begun = True
             head += data
             if not data or len(head) > MAX_HEAD_BYTES:
                 raise ApplicationProtocolError(
