@@ -105,6 +105,8 @@ class WebSocketExchange(Exchange):
         self.mail: RequestMail = Mail(portal.bell(), portal.gate, service.buffer_bytes)
         super().__init__(service, {**scope, "extensions": {}}, 0, self.mail, context)
         self.gate = portal.gate
+        # Where the host's thread drives the loop, the application would learn of the end with the next request only.
+        self.desk.used = not service.has_desks
         self._scope = _websocket_scope(scope, handshake)
         self._socket = socket
         self._limits = Limits(*limits)
@@ -227,7 +229,7 @@ class WebSocketExchange(Exchange):
         """Learn that the host's socket is given back."""
         self._mail.post(Note.SWITCHED)
         if self._over:
-            self._service.ended(self)
+            self._finish()
 
     # The application's task.
 
@@ -244,12 +246,14 @@ class WebSocketExchange(Exchange):
             frame = self._messages.finish(failed=True)
             if frame and self._session is not None:
                 self._session.close(frame)
-        if self._wire is None or self._wire.is_over:
-            super()._end(failure)
-            return
-        self._over = True  # for the service it is not, before the close handshake is
+        self._over = True
         if failure is not None:
             self._report(failure)
+        if self._wire is None or self._wire.is_over:
+            self._finish()  # else when the close handshake is over
+
+    def _finish(self) -> None:
+        self._service.ended(self)
         if self.desk.used:
             self._mail.post(Note.OVER)
 

@@ -10,6 +10,8 @@ start ASGI applications that ``ASGIToWSGI`` wraps with their worker, not with it
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,10 @@ def post_worker_init(worker: Any) -> None:
 
     A graceful stop (SIGTERM) leaves requests half of ``graceful_timeout``. Then streams that have no end by themselves
     are told of it by ``http.disconnect``, so that the lifespan's shutdown still runs before gunicorn kills the worker.
+    Websockets are closed with 1001 at once.
+
+    A worker of the class ``sync`` that serves a websocket is not killed after ``timeout``, as long as its event loop
+    answers.
 
     Args:
         worker: of gunicorn.
@@ -55,7 +61,9 @@ def post_worker_init(worker: Any) -> None:
     Source:
         gunicorn settings, "post_worker_init".
     """
+    heartbeat = _heartbeat_of(worker)
     for adapter in living_adapters():
+        adapter.heartbeat = heartbeat
         adapter.start()
     gunicorns_own: Any = signal.getsignal(signal.SIGTERM)
 
@@ -66,6 +74,14 @@ def post_worker_init(worker: Any) -> None:
             gunicorns_own(number, frame)
 
     signal.signal(signal.SIGTERM, end_streams)
+
+
+def _heartbeat_of(worker: Any) -> tuple[Callable[[], object], float] | None:
+    """Give what keeps gunicorn from taking a worker for one that hangs, where only its one thread can say so."""
+    workers: Any = sys.modules.get("gunicorn.workers.sync")
+    if workers is None or not isinstance(worker, workers.SyncWorker) or not worker.cfg.timeout:
+        return None
+    return worker.notify, worker.cfg.timeout / 4
 
 
 def worker_exit(server: object, worker: object) -> None:

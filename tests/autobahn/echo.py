@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bridges import ASGIToWSGI
+
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Echo on a websocket; anything else is answered with 426."""
@@ -17,3 +19,6 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     while (message := await receive())["type"] == "websocket.receive":
         kind = "text" if message.get("text") is not None else "bytes"
         await send({"type": "websocket.send", kind: message[kind]})
+
+
+application = ASGIToWSGI(app, lifespan="off", websocket_max_bytes=67_108_864)

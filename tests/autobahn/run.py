@@ -35,6 +35,8 @@ RUN_SECONDS = 3600.0
 SERVERS = {
     "bridges": "{python} -c 'from echo import app; from bridges.server.run import serve;"
     ' serve(app, port={port}, access_log="off", log_level="warning")\'',
+    "asgi-to-wsgi": "{python} -m gunicorn -k gthread --threads 20 --no-control-socket --log-level warning"
+    " -b 127.0.0.1:{port} echo:application",
     "uvicorn": "{python} -m uvicorn --ws wsproto --ws-max-size 67108864 --log-level warning --port {port} echo:app",
 }
 """The command that serves ``echo.py`` on a port, for each name."""
