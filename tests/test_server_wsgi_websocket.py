@@ -56,9 +56,8 @@ async def test_messages_come_back(anyio_backend: Any) -> None:
 async def test_either_end_closes(anyio_backend: Any) -> None:
     """Codes and reasons reach the other end, and the threads are free."""
     seen = Recording(lambda ws, app: app.seen.extend(ws.all()))
-    async with serving(seen) as server:
-        async with connect(url(server)) as ws:
-            await ws.close(4000, "over")
+    async with serving(seen) as server, connect(url(server)) as ws:
+        await ws.close(4000, "over")
     assert seen.seen == [(CLOSE, b"\x0f\xa0over")]
     async with serving(app, complaints=1) as server:
         for path, code, reason in (("/close", 4001, "bye"), ("/fail-later", 1011, "")):
@@ -105,12 +104,11 @@ async def test_refusals_are_responses(anyio_backend: Any) -> None:
 async def test_limits_are_kept_for_the_application(anyio_backend: Any) -> None:
     """A message too large closes with 1009, which the application is told."""
     seen = Recording(lambda ws, app: app.seen.extend(ws.all()))
-    async with serving(seen, websocket_max_bytes=1000) as server:
-        async with connect(url(server)) as ws:
-            with pytest.raises(ConnectionClosed):
-                await ws.send("x" * 2000)
-                await ws.recv()
-            assert ws.close_code == 1009
+    async with serving(seen, websocket_max_bytes=1000) as server, connect(url(server)) as ws:
+        with pytest.raises(ConnectionClosed):
+            await ws.send("x" * 2000)
+            await ws.recv()
+        assert ws.close_code == 1009
     assert [opcode for opcode, _ in seen.seen] == [CLOSE]
     assert seen.seen[0][1][:2] == b"\x03\xf1"
 

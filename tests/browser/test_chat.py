@@ -55,7 +55,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=lambda row: f"{row.backend}-{row.server}")
+def label(row: Served) -> str:
+    return f"{row.backend}-{row.server}"
+
+
+@pytest.fixture(scope="module", params=ROWS, ids=label)
 def served(
     request: pytest.FixtureRequest, package: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -160,7 +164,7 @@ def test_everybody_sees_who_is_there(enter: Enter) -> None:
     assert people(ada) == ["Ada (you)"]
 
 
-@pytest.mark.parametrize("served", ROWS[:1], indirect=True, ids=str)
+@pytest.mark.parametrize("served", ROWS[:1], indirect=True, ids=label)
 def test_text_is_text(enter: Enter) -> None:
     """Names and messages are shown as they were typed, whatever they would be as HTML."""
     ada, mallory = enter("Ada"), enter("<img src=x>")

@@ -405,12 +405,21 @@ async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
+async def accept_websocket(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+
+
 async def probe(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer by the first segment of the path."""
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
         return
     LOOP_THREADS[os.getpid()] = threading.get_ident()
+    if scope["type"] == "websocket":
+        await accept_websocket(receive, send)
+        return
     await ROUTES[scope["path"].split("/")[1]](Call(scope, receive, send))
 
 

@@ -32,6 +32,15 @@ def werkzeug(app: Any, port: int) -> None:
     make_server(HOST, port, app, threaded=True).serve_forever()
 
 
+def pywsgi(app: Any, port: int) -> None:
+    import gevent
+    from gevent.pywsgi import WSGIServer
+
+    server = WSGIServer((HOST, port), app)
+    gevent.signal_handler(signal.SIGTERM, server.stop)
+    server.serve_forever()
+
+
 def wsgiref_(app: Any, port: int) -> None:
     with wsgiref.simple_server.make_server(HOST, port, app) as server:
 
@@ -43,7 +52,8 @@ def wsgiref_(app: Any, port: int) -> None:
         server.serve_forever(poll_interval=0.02)
 
 
-SERVERS = {"waitress": waitress, "cheroot": cheroot, "werkzeug": werkzeug, "wsgiref": wsgiref_}
+SERVERS = {"waitress": waitress, "cheroot": cheroot, "werkzeug": werkzeug}
+SERVERS |= {"wsgiref": wsgiref_, "pywsgi": pywsgi}
 
 
 def main() -> None:
