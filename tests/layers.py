@@ -53,6 +53,7 @@ OPTIONAL_IN_FUNCTION = {
     "trio": frozenset({"crossing"}),
     "uvloop": frozenset({"crossing", "server"}),
     "watchfiles": frozenset({"cli", "server"}),
+    "websockets": frozenset({"websocket"}),
     "wsproto": frozenset({"websocket"}),
 }
 OPTIONAL_AT_TOP = {

@@ -380,9 +380,7 @@ async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.mark.parametrize(
     ("app", "status", "body"), [(denying, "401", b"no"), (refusing, "403", b"")], ids=["own", "403"]
 )
-def test_a_refusal_is_the_hosts_response(
-    adapt: Adapt, app: Any, status: str, body: bytes
-) -> None:
+def test_a_refusal_is_the_hosts_response(adapt: Adapt, app: Any, status: str, body: bytes) -> None:
     """The bridge writes nothing on the socket, and leaves it as it was."""
     peer = Peer(new(adapt, app))
     assert peer._thread.result() is None
@@ -785,4 +783,3 @@ def test_options_are_checked(option: str, value: float) -> None:
     """The error names the option and its least value."""
     with pytest.raises(ValueError, match=re.escape(option)):
         ASGIToWSGI(Echo(), **{option: value})
-

@@ -10,14 +10,7 @@ from __future__ import annotations
 import codecs
 from typing import Final
 
-from wsproto.frame_protocol import (
-    CloseReason,
-    Frame,
-    FrameDecoder,
-    Opcode,
-    ParseFailed,
-    XorMaskerSimple,
-)
+from wsproto.frame_protocol import CloseReason, Frame, Opcode, ParseFailed
 
 from ..errors import ApplicationProtocolError
 from .deflate import LEAST_BYTES, Deflate
@@ -42,11 +35,9 @@ from .frames import Event as Event
 from .frames import Failure as Failure
 from .frames import Ping as Ping
 from .frames import Pong as Pong
+from .masking import Decoder, apply_mask
 
 _COMPRESSED: Final = 0x40
-
-# Up to here one exclusive or of two large numbers undoes a mask faster than wsproto's tables do.
-_SHORT: Final = 1024
 
 _new_utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
@@ -85,7 +76,7 @@ class Framing:
         """
         self._max_bytes = max_bytes
         self._deflate = deflate
-        self._decoder = FrameDecoder(False, [deflate] if deflate else [])
+        self._decoder = Decoder(False, [deflate] if deflate else [])
         # What came and was not read yet: shared with the decoder, which is past it while it is within a frame.
         self._buffer = self._decoder.buffer.buffer
         # The message that is under way: its opcode and what came of it.
@@ -194,7 +185,7 @@ class Framing:
         opcode = first & ~_COMPRESSED if self._deflate is not None else first
         if opcode != TEXT and opcode != BINARY:
             return None
-        payload = _unmasked(buffer[start - 4 : start], buffer[start:end])
+        payload = apply_mask(buffer[start:end], buffer[start - 4 : start])
         del buffer[:end]
         if first != opcode and self._deflate is not None:
             payload = self._deflate.inflate(payload)
@@ -256,14 +247,6 @@ class Framing:
         if self._deflate is not None and len(payload) >= LEAST_BYTES:
             return make_frame(first | _COMPRESSED, self._deflate.deflate(payload))
         return make_frame(first, payload)
-
-
-def _unmasked(key: bytearray, masked: bytearray) -> bytes:
-    size = len(masked)
-    if size > _SHORT:
-        return bytes(XorMaskerSimple(key).process(masked))
-    mask = int.from_bytes((key * (size // 4 + 1))[:size], "little")
-    return (int.from_bytes(masked, "little") ^ mask).to_bytes(size, "little")
 
 
 def _text(payload: bytes) -> str:
