@@ -330,13 +330,13 @@ def test_a_client_vanishes(adapt: Adapt) -> None:
 def test_the_application_fails(adapt: Adapt, caplog: pytest.LogCaptureFixture) -> None:
     """The client gets 1011, and one record the exception."""
     app = Echo()
-    peer = begin(new(adapt, app), "/room")
+    peer = begin(new(adapt, app))
     peer.send(tools.frame(tools.TEXT, b"fail"))
     assert peer.read_close() == (1011, "")
     peer.send(tools.close(1011))
     peer.over()
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
-    assert "failed in a websocket at /room" in record.getMessage()
+    assert record.getMessage().endswith("failed in a websocket")
     assert isinstance(record.exc_info[1], ValueError)  # type: ignore[index]
 
 
@@ -380,9 +380,7 @@ async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.mark.parametrize(
     ("app", "status", "body"), [(denying, "401", b"no"), (refusing, "403", b"")], ids=["own", "403"]
 )
-def test_a_refusal_is_the_hosts_response(
-    adapt: Adapt, app: Any, status: str, body: bytes
-) -> None:
+def test_a_refusal_is_the_hosts_response(adapt: Adapt, app: Any, status: str, body: bytes) -> None:
     """The bridge writes nothing on the socket, and leaves it as it was."""
     peer = Peer(new(adapt, app))
     assert peer._thread.result() is None
@@ -785,4 +783,3 @@ def test_options_are_checked(option: str, value: float) -> None:
     """The error names the option and its least value."""
     with pytest.raises(ValueError, match=re.escape(option)):
         ASGIToWSGI(Echo(), **{option: value})
-

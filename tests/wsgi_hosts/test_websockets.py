@@ -58,7 +58,13 @@ def begin(
         else:
             words = tuple(
                 word.format(cert=certificate[0], key=certificate[1])
-                for word in (*words, "--access-logfile", "-", "-c", str(tmp_path / "gunicorn.conf.py"))
+                for word in (
+                    *words,
+                    "--access-logfile",
+                    "-",
+                    "-c",
+                    str(tmp_path / "gunicorn.conf.py"),
+                )
             )
             host = gunicorn(name, *words, *options, threads=4)
         server = _Server(matrix, host, "websocket", tmp_path, certificate)

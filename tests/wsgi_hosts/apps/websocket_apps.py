@@ -110,7 +110,9 @@ def channels_app() -> Any:
     settings.configure(
         ALLOWED_HOSTS=["*"],
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-        ROOT_URLCONF=type("urls", (), {"urlpatterns": [path("", lambda request: HttpResponse(b"hello"))]}),
+        ROOT_URLCONF=type(
+            "urls", (), {"urlpatterns": [path("", lambda request: HttpResponse(b"hello"))]}
+        ),
         SECRET_KEY="secret",
     )
     django.setup()
