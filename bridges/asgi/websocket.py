@@ -267,9 +267,7 @@ class WebSocketExchange(Exchange):
         ):
             _log.debug("%s was ended by the end of its websocket: %r", name, failure)
         else:
-            _log.error(
-                "%s failed in a websocket at %s", name, self._scope["path"], exc_info=failure
-            )
+            _log.error("%s failed in a websocket", name, exc_info=failure)
 
 
 class WebSocketPump(Pump):

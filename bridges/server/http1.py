@@ -346,7 +346,7 @@ class Connection(asyncio.Protocol):
             )
             return
         make = service.make_exchange
-        if head.upgrade and service.make_websocket is not None:
+        if head.upgrade and service.make_websocket is not None and service.may_have_websocket(head):
             make = service.make_websocket
         exchange = self._exchange = make(self, head)
         if head.length != 0:

@@ -29,7 +29,7 @@ from .sockets import Listeners, open_sockets
 from .tls import make_context, server_certificate, tls_extension
 from .websocket import WebSocketExchange
 from .wsgi import WSGIExchange
-from .wsgi_websocket import wsgi_upgrade
+from .wsgi_websocket import WSGIWebSocketExchange, may_have_websocket
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -176,7 +176,7 @@ class Server:
         is_wsgi = self._kind == "wsgi"
         make_websocket: MakeExchange | None = WebSocketExchange
         if is_wsgi:
-            make_websocket = wsgi_upgrade if config.max_websockets else None
+            make_websocket = WSGIWebSocketExchange if config.max_websockets else None
         self._service = service = Service(
             self._app,
             self._app_name,
@@ -186,6 +186,8 @@ class Server:
             self._log_access,
             self._multiprocess,
         )
+        if is_wsgi:
+            service.may_have_websocket = may_have_websocket
         if config.certfile is not None:
             certificate = server_certificate(config.certfile)
             service.tls = functools.partial(tls_extension, server_cert=certificate)

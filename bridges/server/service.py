@@ -90,6 +90,8 @@ class Service:
             "wsgi.input_terminated": True,
             "wsgi.file_wrapper": FileWrapper,
         }
+        # Of a request that asks for it; an ASGI application's is answered with what is wrong.
+        self.may_have_websocket: Callable[[RequestHead], bool] = bool
         self.connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.state: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ beside what the application's library does for each message.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..errors import PeerProtocolError
 from ..typing import Environ
@@ -16,24 +16,19 @@ from ..websocket.asgi import DENIAL_EXTENSION
 from ..websocket.handshake import handshake
 from ..wsgi.websocket import WebSocketBridge
 from .environ import add_forwarded, request_environ
-from .exchange import Exchange
 from .head import RequestHead
 from .websocket import WebSocketExchange
-from .wsgi import WSGIExchange
-
-if TYPE_CHECKING:
-    from .http1 import Connection
 
 _EXTENSIONS: Final[dict[str, Any]] = {DENIAL_EXTENSION: {}}
 
 
-def wsgi_upgrade(connection: Connection, head: RequestHead) -> Exchange:
-    """Begin a request that asks for a websocket; one that may not have it is as any other to the application."""
+def may_have_websocket(head: RequestHead) -> bool:
+    """Tell whether the handshake of a request is good; one that is not is as any other to a WSGI application."""
     try:
         handshake(head.method, head.version, head.headers)
     except PeerProtocolError:
-        return WSGIExchange(connection, head)
-    return WSGIWebSocketExchange(connection, head)
+        return False
+    return True
 
 
 class WSGIWebSocketExchange(WebSocketExchange):
