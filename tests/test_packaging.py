@@ -125,6 +125,7 @@ def test_the_metadata_says_licence_extras_and_pythons():
     assert metadata["License-Expression"] == "BSD-3-Clause"
     assert set(metadata.get_all("Provides-Extra", [])) == {
         "server",
+        "websocket",
         "gunicorn",
         "reload",
     }
