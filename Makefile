@@ -18,7 +18,7 @@ help:
 	@echo "make docs        build the site into docs/_build/html"
 	@echo "make screenshots take the pictures of the docs anew (needs Debian's chromium)"
 	@echo "make dev         .venv with the work tree and everything the tests import"
-	@echo "make autobahn    the Autobahn TestSuite against the server's websockets (needs a Python 2.7)"
+	@echo "make autobahn    the Autobahn TestSuite against the server and ASGIToWSGI under gthread (needs a Python 2.7)"
 	@echo "make bench       compare with the peers, write benchmarks/results"
 	@echo "make soak        seven hosts, each ten minutes under hostile clients (SOAK='gthread --minutes 1')"
 	@echo "make clean       remove what the other targets made"
@@ -54,7 +54,7 @@ screenshots: .venv/dev.stamp
 	.venv/bin/python tests/tools/screenshots.py
 
 autobahn: .venv/dev.stamp
-	.venv/bin/python tests/autobahn/run.py $(or $(AUTOBAHN),bridges)
+	.venv/bin/python tests/autobahn/run.py $(or $(AUTOBAHN),bridges asgi-to-wsgi)
 
 # Measured on the newest Python of the machine, so that results of two machines are comparable.
 .venv-bench/bench.stamp: pyproject.toml
