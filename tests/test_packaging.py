@@ -127,6 +127,7 @@ def test_the_metadata_says_licence_extras_and_pythons():
         "server",
         "gunicorn",
         "reload",
+        "websocket",
     }
     assert metadata["Requires-Python"] == ">=3.10"
 
