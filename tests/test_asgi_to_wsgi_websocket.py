@@ -22,6 +22,8 @@ from wsgi_driver import Adapt, InThread, until, wait
 
 import bridges.asgi_to_wsgi
 from bridges import ASGIToWSGI, errors
+from bridges.asgi.host_socket import HostSocket
+from bridges.asgi.websocket import WebSocketPump
 from bridges.asgi_to_wsgi import dismiss_in
 from bridges.typing import Message, Receive, Scope, Send
 
@@ -643,22 +645,29 @@ def test_a_thread_that_is_called_away_leaves_no_user_of_the_socket(
     adapt: Adapt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop has let go of the socket before the host gets the exception."""
-    from bridges.asgi.websocket import WebSocketPump
+    order: list[str] = []
+    accept, give_back = WebSocketPump._accept, HostSocket.give_back
 
-    app = Echo()
-    kill = threading.Event()
-    original = WebSocketPump._accept
-
-    def accept(self: WebSocketPump, item: Any) -> None:
-        original(self, item)
-        wait(kill)
+    def accept_and_die(self: WebSocketPump, item: Any) -> None:
+        accept(self, item)
         raise Killed
 
-    monkeypatch.setattr(WebSocketPump, "_accept", accept)
-    peer = Peer(new(adapt, app))
-    kill.set()
-    with pytest.raises(Killed):
-        peer._thread.result()
+    def give_back_and_tell(self: HostSocket) -> None:
+        give_back(self)
+        order.append("given back")
+
+    def serve(self: Peer) -> None:
+        try:
+            list(self._adapter(self._environ, self._start_response))
+        except Killed:
+            order.append("called away")
+
+    monkeypatch.setattr(WebSocketPump, "_accept", accept_and_die)
+    monkeypatch.setattr(HostSocket, "give_back", give_back_and_tell)
+    monkeypatch.setattr(Peer, "_serve", serve)
+    peer = Peer(new(adapt, Echo()))
+    peer._thread.result()
+    assert order == ["given back", "called away"]
     assert peer.lent.gettimeout() is None
     with pytest.raises(BrokenPipeError):
         peer.lent.sendall(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")

@@ -1,7 +1,7 @@
 """The client's socket, where a WSGI host puts it into the environ: found, borrowed for a websocket, and given back.
 
-Source: gunicorn 22 to 27 (sync, gthread, gevent), werkzeug's development server, gevent's pywsgi and wsgiref, as their
-code has it.
+Source: the code of gunicorn 27 (sync, gthread, gevent), werkzeug's development server, gevent's pywsgi, cheroot and
+wsgiref.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import Any, Final
 
 from ..typing import Environ
 
-KNOWN_HOSTS: Final = (
-    "gunicorn (sync, gthread, gevent), werkzeug's development server and gevent's pywsgi do"
-)
+KNOWN_HOSTS: Final = "gunicorn (sync, gthread, gevent), gevent's pywsgi, cheroot and werkzeug's development server do"
 
 # gunicorn.sock is what gunicorn's worker class "gevent_pywsgi" has.
 _KEYS: Final = ("gunicorn.socket", "werkzeug.socket", "gunicorn.sock")
@@ -108,7 +106,7 @@ def find_socket(environ: Environ, key: str | None) -> HostSocket | None:
         (environ[each] for each in (key, *_KEYS) if each is not None and each in environ), None
     )
     if lent is None:
-        # gevent's pywsgi and wsgiref have it beneath the body only.
+        # gevent's pywsgi, cheroot and wsgiref have it beneath the body only.
         raw = getattr(getattr(source, "rfile", source), "raw", None)
         lent = getattr(raw, "_sock", None)
     return None if lent is None else HostSocket(lent, source)

@@ -309,7 +309,8 @@ class WebSocketPump(Pump):
             if isinstance(item, Head):
                 return self._respond_with(item)
             self._finished = True
-            self._start_response("101 Switching Protocols", [])
+            # For the host's log; validators want a type. None of it is written.
+            self._start_response("101 Switching Protocols", [("content-type", "text/plain")])
             self._part()
             return _nothing_more()
         except BaseException:
