@@ -43,7 +43,7 @@ PAGES = [page for page in PAGES if "_build" not in page.parts]
 HOW_TOS = [page for page in PAGES if page.parent.name == "how-to"]
 
 # Frameworks of the host tests, which the fast part does not install.
-OPTIONAL = {"django", "fastapi"}
+OPTIONAL = {"django", "fastapi", "flask_sock"}
 # An example that goes on for longer than this is left by its client.
 VISIT_SECONDS = 1.0
 ADDRESS = "http://127.0.0.1:8000"

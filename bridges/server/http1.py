@@ -485,14 +485,13 @@ class Connection(asyncio.Protocol):
 
     # Websockets.
 
-    def upgrade(self, exchange: WebSocketExchange) -> None:
-        """Give what comes from now on to a websocket."""
+    def upgrade(self, exchange: WebSocketExchange) -> bytes:
+        """Give what comes from now on to a websocket; returns what came already."""
         self._upgraded = exchange
         came = self._buffer[self._position :]
         self._forget()
         self.read_on()
-        if came:
-            exchange.data_came(came)
+        return came
 
     # Deadlines.
 

@@ -1,7 +1,4 @@
-"""A websocket of an ASGI application in the server.
-
-The frames are ``websocket/framing.py``, the order of the application's messages ``websocket/asgi.py``; this is what is
-between them and the connection: reading no faster than the application, pings, deadlines, both ends of the close.
+"""A websocket of an ASGI application in the server: ``websocket/session.py`` on the connection.
 
 Source: RFC 6455; ASGI WebSocket specification 2.5.
 """
@@ -9,26 +6,48 @@ Source: RFC 6455; ASGI WebSocket specification 2.5.
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ClientDisconnected, PeerProtocolError
 from ..translate.response_events import RawResponseEvents
 from ..typing import Message
-from ..websocket.asgi import DENIAL_EXTENSION, WebSocketMessages, received
-from ..websocket.framing import ABNORMAL_CLOSURE, GOING_AWAY, Close, Failure, Framing, Ping, Pong
+from ..websocket.asgi import DENIAL_EXTENSION, WebSocketMessages
 from ..websocket.handshake import UPGRADE_REQUIRED_HEADERS, Handshake, handshake
+from ..websocket.session import Session, Timing
 from .head import RequestHead
 from .task import TaskExchange
 
 if TYPE_CHECKING:
     from .http1 import Connection
 
-# What waits for an application that does not ask: past either, nothing more is read.
-_AHEAD_BYTES: Final = 65_536
-_AHEAD_MESSAGES: Final = 64
 _UPGRADE_REQUIRED: Final = (*UPGRADE_REQUIRED_HEADERS, (b"connection", b"upgrade"))
 _SCHEMES: Final = {"http": "ws", "https": "wss"}
+
+
+class _Line:
+    """The connection, as a session needs it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.read_on = connection.read_on
+        self.pause_reading = connection.pause_reading
+        self.close = connection.close
+        self.cut = connection.cut
+
+    @property
+    def write_paused(self) -> bool:
+        return self._connection.write_paused
+
+    def is_catching_up(self) -> bool:
+        # Who takes nothing at all of it is cut off by the time limit for writing.
+        return self._connection.transport.get_write_buffer_size() > 0
+
+    def expire_in(self, seconds: float | None) -> None:
+        connection = self._connection
+        connection.reading_deadline = (
+            math.inf if seconds is None else connection.service.in_seconds(seconds)
+        )
 
 
 class WebSocketExchange(TaskExchange):
@@ -36,21 +55,14 @@ class WebSocketExchange(TaskExchange):
 
     _handshake: Handshake
     _messages: WebSocketMessages
+    _session: Session | None = None
     _connect_given = False
-    _awaits_pong = False
-    _waiting_bytes = 0
     _disconnect: Message | None = None
     _denial_due = True
-    _end: Close | Failure | None = None
 
     def __init__(self, connection: Connection, head: RequestHead) -> None:
         super().__init__(connection, head)
-        self._queue: deque[str | bytes] = deque()
         self._denial = RawResponseEvents(False, connection.service.app_name, ())
-
-    @property
-    def _framing(self) -> Framing | None:
-        return self._messages.framing
 
     # For the connection.
 
@@ -101,117 +113,37 @@ class WebSocketExchange(TaskExchange):
 
     def data_came(self, data: bytes) -> None:
         """Take what came on the upgraded connection."""
-        framing = self._framing
-        assert framing is not None  # the connection is upgraded by what accepts
-        framing.receive_data(data)
-        self._sign_of_life()
-        self._read_frames(framing)
-
-    def _sign_of_life(self) -> None:
-        framing = self._framing
-        if framing is None or framing.close_sent or framing.deaf:
-            return
-        self._awaits_pong = False
-        service = self.connection.service
-        seconds = service.config.websocket_ping_seconds
-        self.connection.reading_deadline = (
-            math.inf if seconds is None else service.in_seconds(seconds)
-        )
-
-    def _read_frames(self, framing: Framing) -> None:
-        """Read as far as the application may be behind."""
-        connection = self.connection
-        while self._has_room and not connection.write_paused:  # which pongs may be the cause of
-            event = framing.next_event()
-            if event is None:
-                connection.read_on()
-                return
-            if isinstance(event, str | bytes):
-                self._queue.append(event)
-                self._waiting_bytes += len(event)
-                self.wake()
-            elif isinstance(event, Ping):
-                connection.transport.write(event.pong)
-            elif not isinstance(event, Pong):
-                self._end = event
-                if self._queue:  # what came before it can still be answered
-                    service = connection.service
-                    seconds = service.config.websocket_close_seconds
-                    connection.reading_deadline = service.in_seconds(seconds)
-                else:
-                    self._end_of_client(framing, event)
-                return
-        if not framing.close_sent:
-            # The pong that would come cannot be seen now.
-            connection.reading_deadline = math.inf
-        connection.pause_reading()
-
-    @property
-    def _has_room(self) -> bool:
-        return self._waiting_bytes < _AHEAD_BYTES and len(self._queue) < _AHEAD_MESSAGES
+        assert self._session is not None  # the connection is upgraded by what accepts
+        self._session.data_came(data)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._resume_reading()
-
-    def _resume_reading(self) -> None:
-        framing = self._framing
-        if framing is not None and self._disconnect is None and self.connection.reads_paused:
-            self._sign_of_life()
-            self._read_frames(framing)
-
-    def _end_of_client(self, framing: Framing, event: Close | Failure) -> None:
-        self._end = None
-        if not framing.close_sent:
-            reason = event.reason if isinstance(event, Failure) else ""
-            self.connection.transport.write(framing.close(event.code, reason))
-        self._lose(event.code, event.reason)
-        self.connection.close(linger=isinstance(event, Failure))
+        if self._session is not None:
+            self._session.read_on()
 
     def client_left(self, error: ClientDisconnected) -> None:
-        if self.gone is None:
-            self.gone = str(error)
-            if not self._ended:
-                self._lose(ABNORMAL_CLOSURE, "")
+        if self.gone is not None:
+            return
+        self.gone = str(error)
+        if self._session is not None:
+            self._session.lost()
+        elif not self._ended:
+            self._disconnect = self._messages.disconnect()
+            self._tell_end()
 
-    def _lose(self, code: int, reason: str) -> None:
-        """Tell the application that its client has left, and call it off if it does not end then."""
-        if self._disconnect is None:
-            self._disconnect = self._messages.disconnect(code, reason)
-            self.wake()
-            self.call_off_later()
+    def _tell_end(self) -> None:
+        """See to it that the application learns that its client has left, and ends."""
+        self.wake()
+        self.call_off_later()
 
     def expire(self) -> None:
-        """Learn that the connection's deadline has passed: send a ping, or give the client up."""
-        framing = self._framing
-        if framing is not None and self._end is not None:
-            self._end_of_client(framing, self._end)
-            return
-        if framing is not None and self._awaits_pong and self._has_unwritten:
-            # The ping waits behind what the client is still to read, which has a limit of its own.
-            self._await_pong()
-            return
-        if framing is None or framing.close_sent or self._awaits_pong:
-            self.connection.cut("the client does not answer")
-            return
-        self._awaits_pong = True
-        self.connection.transport.write(framing.ping())
-        self._await_pong()
-
-    @property
-    def _has_unwritten(self) -> bool:
-        return self.connection.transport.get_write_buffer_size() > 0
-
-    def _await_pong(self) -> None:
-        service = self.connection.service
-        self.connection.reading_deadline = service.in_seconds(service.config.websocket_pong_seconds)
+        """Learn that the connection's deadline has passed."""
+        assert self._session is not None
+        self._session.expire()
 
     def stop(self) -> None:
-        framing = self._framing
-        if framing is not None and not framing.close_sent:
-            self._close(framing.close(GOING_AWAY, "the server is stopping"))
-        if self._framing is not None:
-            self._lose(GOING_AWAY, "the server is stopping")
+        if self._session is not None:
+            self._session.stop()
 
     def end_stream(self) -> None:
         if self.status == 101:
@@ -224,16 +156,11 @@ class WebSocketExchange(TaskExchange):
         if not self._connect_given:
             self._connect_given = True
             return {"type": "websocket.connect"}
-        while not self._queue:
-            if self._end is not None and self._framing is not None:
-                self._end_of_client(self._framing, self._end)
-            if self._disconnect is not None:
-                return self._disconnect
+        while True:
+            message = self._disconnect if self._session is None else self._session.next()
+            if message is not None:
+                return message
             await self.change()
-        message = self._queue.popleft()
-        self._waiting_bytes -= len(message)
-        self._resume_reading()
-        return received(message)
 
     async def send(self, message: Message) -> None:
         """Take a message of the application, waiting while the client is slower than it.
@@ -242,45 +169,40 @@ class WebSocketExchange(TaskExchange):
             ClientDisconnected: the client has left.
             ApplicationProtocolError: the message is malformed or out of order.
         """
-        messages = self._messages
-        connecting = messages.framing is None
-        output = messages.send(message)
-        if isinstance(output, bytes):
-            if connecting:
-                self._accept(output)
-            elif messages.state == "closed":
-                self._close(output)
-            else:
-                self.sent += len(output)
-                self.connection.transport.write(output)
-        else:
+        output = self._messages.send(message)
+        if not isinstance(output, bytes):
             for each in output:
                 self._answer_instead(each)
+        elif self._session is None:
+            self._accept(output)
+        elif self._messages.state == "closed":
+            self._session.close(output)
+        else:
+            self.sent += len(output)
+            self.connection.transport.write(output)
         await self.caught_up()
 
     def _accept(self, head: bytes) -> None:
+        connection, framing = self.connection, self._messages.framing
+        assert framing is not None  # the message was an accept
+        config = connection.service.config
         self.status = 101
-        self.connection.transport.write(head)
-        self._sign_of_life()
-        self.connection.upgrade(self)
-        if self.connection.service.stopping:
-            self.stop()
-
-    def _close(self, frame: bytes) -> None:
-        """Begin the closing handshake; the client's part of it has its own time limit."""
-        if self.gone is not None:
-            return
-        connection, service = self.connection, self.connection.service
-        connection.transport.write(frame)
-        framing = self._framing
-        if framing is not None and framing.over:
-            connection.close()
-            return
-        connection.reading_deadline = service.in_seconds(service.config.websocket_close_seconds)
-        self._queue.clear()
-        self._waiting_bytes = 0
-        if framing is not None:
-            self._read_frames(framing)
+        connection.transport.write(head)
+        self._session = session = Session(
+            _Line(connection),
+            self._messages,
+            framing,
+            Timing(
+                config.websocket_ping_seconds,
+                config.websocket_pong_seconds,
+                config.websocket_close_seconds,
+            ),
+            on_message=self.wake,
+            on_disconnect=self._tell_end,
+        )
+        session.data_came(connection.upgrade(self))
+        if connection.service.stopping:
+            session.stop()
 
     def _answer_instead(self, message: Message) -> None:
         """Answer with a response instead of a websocket."""
@@ -310,12 +232,13 @@ class WebSocketExchange(TaskExchange):
 
     def _end_messages(self, *, failed: bool) -> None:
         frame = self._messages.finish(failed=failed)
-        if frame:
-            self._close(frame)
+        if frame and self._session is not None:
+            self._session.close(frame)
 
     @property
     def has_left(self) -> bool:
-        return self._disconnect is not None or self.gone is not None
+        told = self._session is not None and self._session.disconnect is not None
+        return told or self.gone is not None
 
     @property
     def too_late(self) -> str:
