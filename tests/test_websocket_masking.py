@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websocket_tools import BINARY, frame
+from wsproto.frame_protocol import XorMaskerSimple
 
 from bridges.websocket import masking
 from bridges.websocket.framing import Framing
@@ -63,17 +64,26 @@ def test_pieces_of_a_frame(key: bytes, pieces: list[bytes]) -> None:
 
 @pytest.mark.spec("RFC 6455", "section 5.3")
 @pytest.mark.parametrize("module", [masking, PLAIN], ids=["websockets", "wsproto"])
-def test_a_long_frame_in_pieces(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame that takes several reads of the connection."""
+@pytest.mark.parametrize("size", [100, 1000, 256_000])
+def test_a_frame_in_pieces(module: ModuleType, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that takes several reads of the connection, with each of the three forms of its length."""
     monkeypatch.setattr("bridges.websocket.framing.Decoder", module.Decoder)
-    data = bytes(range(256)) * 1000
+    by_wsproto: list[int] = []
+    process = XorMaskerSimple.process
+    monkeypatch.setattr(
+        XorMaskerSimple,
+        "process",
+        lambda masker, data: (by_wsproto.append(len(data)), process(masker, data))[1],
+    )
+    data = bytes(range(250)) * (size // 250) + bytes(size % 250)
     framing = Framing(max_bytes=len(data))
     sent = frame(BINARY, data)
     events = []
-    for begin in range(0, len(sent), 4097):
-        framing.receive_data(sent[begin : begin + 4097])
+    for begin in range(0, len(sent), 53 if size < 2000 else 4097):
+        framing.receive_data(sent[begin : begin + (53 if size < 2000 else 4097)])
         events += iter(framing.next_event, None)
     assert events == [data]
+    assert bool(by_wsproto) == (module is PLAIN)
 
 
 @pytest.mark.spec("performance.md")

@@ -15,6 +15,10 @@ from wsproto.frame_protocol import FrameDecoder, XorMaskerSimple
 # Up to here one exclusive or of two large numbers is faster than wsproto's tables.
 _SHORT: Final = 1024
 
+# RFC 6455 section 5.2: where the key is, by the short length, which announces a longer one.
+_LONGEST_HEADER: Final = 14
+_KEY_AT: Final = {126: 4, 127: 10}
+
 
 def _apply_mask(data: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     size = len(data)
@@ -55,8 +59,9 @@ class Decoder(FrameDecoder):
 
     def parse_header(self) -> bool:
         """Read the header of a frame, if it is there."""
+        start = bytes(self.buffer.buffer[:_LONGEST_HEADER])
         found = super().parse_header()
-        header = self.header
-        if HAS_C and found and header is not None and header.masking_key is not None:
-            self.masker = Masker(header.masking_key)  # type: ignore[assignment]  # it does what theirs do
+        if HAS_C and found:
+            at = _KEY_AT.get(start[1] & 0x7F, 2)
+            self.masker = Masker(start[at : at + 4])  # type: ignore[assignment]  # it does what theirs do
         return found
