@@ -12,7 +12,7 @@ from flask_socketio import SocketIO, emit
 from bridges import WSGIToASGI
 
 app = Flask(__name__)
-app.config["SOCK_SERVER_OPTIONS"] = {"subprotocols": ["chat"], "ping_interval": 0.2}
+app.config["SOCK_SERVER_OPTIONS"] = {"subprotocols": ["chat"], "ping_interval": 5}
 sock = Sock(app)
 socketio = SocketIO(app, async_mode="threading", cors_allowed_origins="*")
 room: set[simple_websocket.Server] = set()
