@@ -1,12 +1,13 @@
-"""The test run: ``python3 tests/tools/run.py [lint] [docs] [others] [suite]``.
+"""The test run: ``python3 tests/tools/run.py [lint] [docs] [lowest] [fast] [hosts]``.
 
 Uses the standard library only, so that any Python 3.10 to 3.13 with venv can start it. Every step runs also
 when an earlier one failed; the last line counts the tests of all runs, and each failed check as one failure.
 
 - lint: ruff format, ruff, flake8 (layers), mypy on the package; mypy and pyright on ``tests/typing``.
 - docs: the site, with warnings as errors.
-- others: the fast part on every other Python of the machine.
-- suite: everything on this Python, with branch coverage of the installed package.
+- lowest: a request, with the oldest dependencies that are allowed.
+- fast: the fast part on every Python of the machine, two at a time; on this one with branch coverage of the package.
+- hosts: real servers, proxies and a browser, side by side.
 
 Tests run against the built wheel, each Python in an environment of its own under ``.venvs/``. An environment
 is made anew when its Python or the dependencies in ``pyproject.toml`` changed.
@@ -223,16 +224,8 @@ def run_tests(
     tally.tests(label, report, status, time.monotonic() - started)
 
 
-def side_by_side(
-    tally: Tally, runs: Sequence[tuple[str, Path, Sequence[str | Path]]], most: int
-) -> None:
-    """Run pytest several times at once; each run prints what it has to say when it has ended.
-
-    Args:
-        tally: gets the results.
-        runs: label, Python and arguments of each.
-        most: of them at one time.
-    """
+def side_by_side(tally: Tally, runs: Sequence[Run], most: int) -> None:
+    """Run pytest several times at once, at most so many; each prints what it has to say when it has ended."""
     wheel()  # before two want to build it
     with ThreadPoolExecutor(most) as pool:
         started = [
@@ -243,12 +236,22 @@ def side_by_side(
         each.result()
 
 
-def others(tally: Tally) -> None:
-    """Run the fast part on every other Python of the machine, two at a time."""
-    here = this_python()
-    runs: list[tuple[str, Path, Sequence[str | Path]]] = []
+Run = tuple[str, Path, Sequence[str | Path]]
+"""Label, Python and arguments of a run of pytest."""
+
+
+def fast(tally: Tally) -> None:
+    """Run the fast part on every Python of the machine, two at a time; on this one with coverage of the package."""
+    # The longest first.
+    runs: list[Run] = [
+        (
+            f"fast part on Python {this_python().minor}",
+            suite_python(),
+            [*FAST, "--cov", "--cov-report=term"],
+        )
+    ]
     for python in find_pythons():
-        if python.minor == here.minor:
+        if python.minor == this_python().minor:
             continue
         if python.missing:
             line = (
@@ -303,33 +306,34 @@ def need_chromium() -> None:
     call([apt, *words], DEBIAN_FRONTEND="noninteractive")
 
 
-def suite(tally: Tally) -> None:
-    """Run everything on this Python: the fast part with coverage of the installed package, and the real servers.
-
-    Real servers run side by side: they wait for most of their time.
-    """
-    need_chromium()
-    lowest(tally)
+@functools.cache
+def suite_python() -> Path:
+    """The environment of the whole suite: the wheel on this Python, and every server and framework."""
     groups = ("test", "hosts", *native_groups(), "coverage")
     python = environment("suite", this_python(), groups)
     install_wheel(python)
-    label = f"fast part on Python {this_python().minor}"
-    run_tests(tally, label, python, [*FAST, "--cov", "--cov-report=term"])
+    return python
+
+
+def hosts(tally: Tally) -> None:
+    """Run the tests with real servers and a browser, side by side: they wait for most of their time."""
+    need_chromium()
     folders = {
         "ASGI servers": "tests/hosts",
         "WSGI servers": "tests/wsgi_hosts",
         "the server as a process": "tests/server_hosts",
         "a browser": "tests/browser",
     }
-    runs = [(label, python, ("-q", folder)) for label, folder in folders.items()]
+    runs: list[Run] = [(label, suite_python(), ("-q", folder)) for label, folder in folders.items()]
     side_by_side(tally, runs, len(runs))
 
 
 STEPS: dict[str, Callable[[Tally], None]] = {
     "lint": lint,
     "docs": docs,
-    "others": others,
-    "suite": suite,
+    "lowest": lowest,
+    "fast": fast,
+    "hosts": hosts,
 }
 
 
