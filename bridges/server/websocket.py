@@ -168,10 +168,17 @@ class WebSocketExchange(TaskExchange):
             self._connect_given = True
             return {"type": "websocket.connect"}
         while True:
-            message = self._disconnect if self._session is None else self._session.next()
+            message = self._next()
             if message is not None:
                 return message
             await self.change()
+
+    def _next(self) -> Message | None:
+        if self._session is not None:
+            return self._session.next()
+        if self.complete:  # it was answered instead, and the connection is the next request's
+            return self._messages.disconnect()
+        return self._disconnect
 
     async def send(self, message: Message) -> None:
         """Take a message of the application, waiting while the client is slower than it.
