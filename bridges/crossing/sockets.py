@@ -2,7 +2,8 @@
 
 Guarantees:
 
-- ``read`` gives what the other end wrote, in order, then ``b""`` at its end, however that came about.
+- ``read`` gives what the other end wrote, in order, then ``b""`` at its end, however that came about. The other end is
+  not to be closed with something unread, though: uvloop does not tell of an end that is an error.
 - ``write`` returns when everything is in the system's hands, and so waits while the other end does not read.
 - Nothing is read while nobody waits in ``read``: a full pair makes the other end wait.
 """

@@ -27,9 +27,12 @@ _SCHEMES: Final = {"http": "ws", "https": "wss"}
 class _Line:
     """The connection, as a session needs it."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.write = connection.transport.write
+    _written = 0
+    _taken = 0
+
+    def __init__(self, exchange: WebSocketExchange) -> None:
+        self._exchange = exchange
+        self._connection = connection = exchange.connection
         self.read_on = connection.read_on
         self.pause_reading = connection.pause_reading
         self.close = connection.close
@@ -39,9 +42,17 @@ class _Line:
     def write_paused(self) -> bool:
         return self._connection.write_paused
 
+    def write(self, data: bytes) -> None:
+        self._written += len(data)
+        self._connection.transport.write(data)
+
     def is_catching_up(self) -> bool:
-        # Who takes nothing at all of it is cut off by the time limit for writing.
-        return self._connection.transport.get_write_buffer_size() > 0
+        if self.write_paused:
+            return True  # who takes too little of so much is cut off by the time limit for writing
+        unwritten = self._connection.transport.get_write_buffer_size()
+        taken = self._written + self._exchange.sent - unwritten
+        moved, self._taken = taken > self._taken, taken
+        return moved and unwritten > 0
 
     def expire_in(self, seconds: float | None) -> None:
         connection = self._connection
@@ -157,10 +168,17 @@ class WebSocketExchange(TaskExchange):
             self._connect_given = True
             return {"type": "websocket.connect"}
         while True:
-            message = self._disconnect if self._session is None else self._session.next()
+            message = self._next()
             if message is not None:
                 return message
             await self.change()
+
+    def _next(self) -> Message | None:
+        if self._session is not None:
+            return self._session.next()
+        if self.complete:  # it was answered instead, and the connection is the next request's
+            return self._messages.disconnect()
+        return self._disconnect
 
     async def send(self, message: Message) -> None:
         """Take a message of the application, waiting while the client is slower than it.
@@ -189,7 +207,7 @@ class WebSocketExchange(TaskExchange):
         self.status = 101
         connection.transport.write(head)
         self._session = session = Session(
-            _Line(connection),
+            _Line(self),
             self._messages,
             framing,
             Timing(

@@ -77,6 +77,7 @@ class Session:
         "_end",
         "_framing",
         "_line",
+        "_lost",
         "_messages",
         "_on_disconnect",
         "_on_message",
@@ -116,6 +117,7 @@ class Session:
         self._waiting_bytes = 0
         self._awaits_pong = False
         self._paused = False
+        self._lost = False
         self._end: Close | Failure | None = None
         self.disconnect: Message | None = None
 
@@ -123,34 +125,40 @@ class Session:
 
     def data_came(self, data: bytes) -> None:
         """Take what the client sent; at the beginning what came right behind its handshake, if anything did."""
-        self._framing.receive_data(data)
-        self._sign_of_life()
-        self._read_frames()
+        framing = self._framing
+        if not framing.deaf:
+            framing.receive_data(data)
+            self._sign_of_life()
+            self._read_frames()
 
     def read_on(self) -> None:
         """Learn that the connection's output has caught up."""
-        if self.disconnect is None and self._end is None:
+        # A stop has told the application already, and the client has yet to close.
+        if not (self._lost or self._framing.deaf):
             self._sign_of_life()
             self._read_frames()
 
     def lost(self) -> None:
         """Learn that the connection broke or was cut."""
-        self._lose(ABNORMAL_CLOSURE, "")
+        self._lost = True
+        end, self._end = self._end, None
+        if end is None:
+            self._lose(ABNORMAL_CLOSURE, "")
+        else:  # the code is that of the close frame that came (RFC 6455 section 7.1.5)
+            self._lose(end.code, end.reason)
 
     def expire(self) -> None:
         """Learn that the time that was asked for is over: send a ping, or give the client up."""
-        line, framing = self._line, self._framing
+        line, timing, closing = self._line, self._timing, self._framing.close_sent
         if self._end is not None:
             self._end_of_client(self._end)
-        elif self._awaits_pong and line.is_catching_up():
-            line.expire_in(self._timing.pong)  # the ping waits behind what the client still takes
-        elif framing.close_sent or self._awaits_pong:
-            line.cut("the client does not answer")
+        elif closing or self._awaits_pong:
+            if line.is_catching_up():  # what it has to answer waits behind what it still takes
+                line.expire_in(timing.close if closing else timing.pong)
+            else:
+                line.cut("the client does not answer")
         else:
-            self._awaits_pong = True
-            line.write(framing.ping())
-            line.is_catching_up()
-            line.expire_in(self._timing.pong)
+            self._ask_for_life()
 
     def stop(self) -> None:
         """Close with 1001, for the server leaves."""
@@ -180,6 +188,7 @@ class Session:
         line.write(frame)
         self._queue.clear()
         self._waiting_bytes = 0
+        line.is_catching_up()  # from now on
         line.expire_in(self._timing.close)
         if self._end is not None:
             self._end_of_client(self._end)
@@ -194,9 +203,21 @@ class Session:
             self.read_on()
 
     def _sign_of_life(self) -> None:
-        if not (self._framing.close_sent or self._framing.deaf):
+        if not self._framing.close_sent:
             self._awaits_pong = False
             self._line.expire_in(self._timing.ping)
+
+    def _ask_for_life(self) -> None:
+        line = self._line
+        if not self._paused:
+            self._awaits_pong = True
+            line.write(self._framing.ping())
+        elif (
+            line.write_paused
+        ):  # a pong could not be seen: that the client takes something is the answer
+            self._awaits_pong = True
+        line.is_catching_up()  # from now on
+        line.expire_in(self._timing.pong)
 
     def _read_frames(self) -> None:
         """Read as far as the application may be behind."""
@@ -224,7 +245,7 @@ class Session:
         self._paused = True
         line.pause_reading()
         if not framing.close_sent:
-            line.expire_in(None)  # the pong that would come cannot be seen now
+            line.expire_in(self._timing.pong)  # not of the client, if the application is behind
 
     def _take_end(self, event: Close | Failure) -> None:
         self._line.pause_reading()
