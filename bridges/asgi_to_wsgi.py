@@ -16,7 +16,7 @@ from typing import Any, Final
 from asgiref.compatibility import guarantee_single_callable
 
 from .asgi.exchange import Exchange
-from .asgi.host_socket import KNOWN_HOSTS, find_socket
+from .asgi.host_socket import find_socket
 from .asgi.lifespan import LIFESPAN_MODES, LifespanMode
 from .asgi.pump import Pump
 from .asgi.service import Service
@@ -210,10 +210,8 @@ class ASGIToWSGI:
         self, environ: Environ, start_response: StartResponse, scope: dict[str, Any]
     ) -> Iterable[bytes]:
         socket = find_socket(environ, self._socket_key)
-        if socket is None:
-            return self._refuse_websocket(
-                environ, start_response, f"this server does not give its socket away; {KNOWN_HOSTS}"
-            )
+        if isinstance(socket, str):
+            return self._refuse_websocket(environ, start_response, socket)
         websockets = _websockets()
         if websockets is None:
             return self._refuse_websocket(
@@ -231,7 +229,7 @@ class ASGIToWSGI:
             service, scope, handshake, socket, self._websocket_limits, copy_context_for_thread()
         )
         exchange.adapter = self
-        pump = websockets.WebSocketPump(environ, start_response, exchange, self.heartbeat)
+        pump = websockets.WebSocketPump(environ, start_response, exchange, socket, self.heartbeat)
         response: Iterable[bytes] = pump.respond()
         return response
 

@@ -1,21 +1,28 @@
 """The client's socket, where a WSGI host puts it into the environ: found, borrowed for a websocket, and given back.
 
-Source: the code of gunicorn 27 (sync, gthread, gevent), werkzeug's development server, gevent's pywsgi, cheroot and
-wsgiref.
+Source: the code of gunicorn 27 (sync, gthread, gevent), werkzeug's development server, gevent's pywsgi, cheroot,
+wsgiref and uWSGI 2.0.31.
 """
 
 from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
+import functools
 import io
+import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ..typing import Environ
 
-KNOWN_HOSTS: Final = "gunicorn (sync, gthread, gevent), gevent's pywsgi, cheroot and werkzeug's development server do"
+_NOT_GIVEN: Final = (
+    "this server does not give its socket away; gunicorn (sync, gthread, gevent), uWSGI, gevent's pywsgi, cheroot and"
+    " werkzeug's development server do"
+)
 
 # gunicorn.sock is what gunicorn's worker class "gevent_pywsgi" has.
 _KEYS: Final = ("gunicorn.socket", "werkzeug.socket", "gunicorn.sock")
@@ -23,6 +30,29 @@ _KEYS: Final = ("gunicorn.socket", "werkzeug.socket", "gunicorn.sock")
 _EARLY_BYTES: Final = 65_536
 
 WOULD_BLOCK: Final = (BlockingIOError, InterruptedError)
+
+# Options of uWSGI after which a connection may carry something else than the plain bytes of the client: TLS, or frames
+# of another protocol. Nothing in the environ tells by which of several sockets a request came.
+_UWSGI_OTHER_SOCKETS: Final = (
+    "https-socket",
+    "suwsgi-socket",
+    "ssl-socket",
+    "fastcgi-socket",
+    "fastcgi-nph-socket",
+    "scgi-socket",
+    "scgi-nph-socket",
+    "puwsgi-socket",
+    "zeromq-socket",
+    "zmq-socket",
+    "mongrel2-socket",
+)
+_UWSGI_PROTOCOLS: Final = (b"uwsgi", b"http", b"http11")
+_UWSGI_ROUTERS: Final = ("http", "httprouter", "https", "https2", "http-to-https")
+# What makes the router pass on what a client sends after its handshake.
+_UWSGI_RAW_ROUTER: Final = ("http-websockets", "http-raw-body")
+
+# uWSGI has a handler for SIGPIPE, which looks for the request of the thread that it comes to; the loop's has none.
+_NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class HostSocket:
@@ -62,8 +92,7 @@ class HostSocket:
             OSError: the host has closed it.
         """
         lent = self._lent
-        # Not socket.socket, which is gevent's own where that has patched, and waits in the wrong thread's hub.
-        self._own = own = _socket.socket(fileno=_socket.dup(lent.fileno()))
+        self._own = own = _duplicate(lent.fileno())
         self.descriptor = own.fileno()
         self.recv = lent.recv if self.has_tls else own.recv
         self.send = lent.send if self.has_tls else own.send
@@ -93,9 +122,77 @@ class HostSocket:
             self._lent.settimeout(self._timeout)
         self._own.close()
 
+    def silence(self) -> bool:
+        """Have what the host still writes go nowhere, if that can be; in the host's thread, once this is given back.
 
-def find_socket(environ: Environ, key: str | None) -> HostSocket | None:
-    """Give the client's socket, or None where the host does not give it.
+        Returns:
+            False where the host has to be told by an exception that its client has left.
+        """
+        return False
+
+
+class UWSGISocket(HostSocket):
+    """A connection of uWSGI, which is a number to Python.
+
+    uWSGI writes the head of every response that was started, and has no exception for a client that left: so its own
+    descriptor is pointed at the null device in the end. It then writes and closes that, and logs the status.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Remember it; in the thread of the request.
+
+        Args:
+            descriptor: of the connection, which is uWSGI's for as long as the request lasts.
+
+        Raises:
+            OSError: it is closed.
+        """
+        super().__init__(None, None)
+        self._number = descriptor
+        self._identity = _identity(descriptor)
+
+    def borrow(self) -> bytes:
+        """Give nothing: what uWSGI has read beyond the request's head cannot be had.
+
+        Raises:
+            OSError: uWSGI has closed it; the number may be another connection's by now.
+        """
+        own = _duplicate(self._number)
+        if _identity(own.fileno()) != self._identity:
+            own.close()
+            raise OSError(errno.EBADF, "the connection was closed by uWSGI")
+        own.setblocking(False)
+        self._own = own
+        self.descriptor = own.fileno()
+        self.recv = own.recv
+        self.send = functools.partial(_send_without_signal, own)
+        return b""
+
+    def give_back(self) -> None:
+        """Close the connection; the number remains uWSGI's."""
+        with contextlib.suppress(OSError):  # the client was faster
+            self._own.shutdown(socket.SHUT_RDWR)
+        self._own.close()
+
+    def silence(self) -> bool:
+        """Point uWSGI's descriptor at the null device.
+
+        Returns:
+            True, or False where there is none.
+        """
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            return False
+        os.dup2(null, self._number, inheritable=False)
+        os.close(null)
+        return True
+
+
+def find_socket(environ: Environ, key: str | None) -> HostSocket | str:
+    """Give the client's socket, or a sentence that says why it cannot be had.
+
+    In the thread that the host called, which goes on with the request.
 
     Args:
         environ: of the request.
@@ -109,7 +206,56 @@ def find_socket(environ: Environ, key: str | None) -> HostSocket | None:
         # gevent's pywsgi, cheroot and wsgiref have it beneath the body only.
         raw = getattr(getattr(source, "rfile", source), "raw", None)
         lent = getattr(raw, "_sock", None)
-    return None if lent is None else HostSocket(lent, source)
+    if lent is not None:
+        return HostSocket(lent, source)
+    uwsgi = sys.modules.get("uwsgi")
+    # The one type that knows its request, in whatever thread it is asked.
+    if source is None or uwsgi is None or type(source).__module__ != "uwsgi":
+        return _NOT_GIVEN
+    try:
+        return _why_not_by_uwsgi(environ, uwsgi.opt) or UWSGISocket(source.fileno())
+    except OSError:
+        return "uWSGI has closed the connection"
+
+
+def _why_not_by_uwsgi(environ: Environ, options: Mapping[str, Any]) -> str:
+    """Say what in uWSGI's options keeps a websocket from working, "" if nothing does."""
+    routed = environ.get("UWSGI_ROUTER") == "http"
+    if routed:
+        # A router in another process has options that cannot be seen from here.
+        is_here = any(name in options for name in _UWSGI_ROUTERS)
+        if is_here and not any(name in options for name in _UWSGI_RAW_ROUTER):
+            return "uWSGI's http router drops what the client sends; set http-websockets = true"
+        return ""
+    for name in ("protocol", "socket-protocol"):
+        if options.get(name, b"uwsgi") not in _UWSGI_PROTOCOLS:
+            return f"uWSGI has no plain connection to its client here; take out {name}"
+    name = next((each for each in _UWSGI_OTHER_SOCKETS if each in options), "")
+    if name:
+        return (
+            f"uWSGI's {name} has no plain connection to its client; set http-socket instead, or https with"
+            " http-websockets = true for TLS"
+        )
+    return ""
+
+
+def _duplicate(descriptor: int) -> _socket.socket:
+    # Not socket.socket, which is gevent's own where that has patched, and waits in the wrong thread's hub.
+    number = _socket.dup(descriptor)
+    try:
+        return _socket.socket(fileno=number)
+    except OSError:  # it is no socket
+        os.close(number)
+        raise
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _send_without_signal(own: _socket.socket, data: Any) -> int:
+    return own.send(data, _NO_SIGNAL)
 
 
 def _read_ahead(source: Any) -> bytes:

@@ -280,6 +280,7 @@ class WebSocketPump(Pump):
         environ: Environ,
         start_response: StartResponse,
         exchange: WebSocketExchange,
+        socket: HostSocket,
         heartbeat: tuple[Callable[[], object], float] | None,
     ) -> None:
         """Prepare it.
@@ -288,9 +289,11 @@ class WebSocketPump(Pump):
             environ: of the request.
             start_response: of the host.
             exchange: the other side.
+            socket: of the host.
             heartbeat: what to call while the loop answers, and how many seconds apart.
         """
         super().__init__(environ, start_response, exchange, exchange.mail, exchange.gate)
+        self._socket = socket
         self._heartbeat = heartbeat
 
     def respond(self) -> Iterable[bytes]:
@@ -309,10 +312,11 @@ class WebSocketPump(Pump):
             if isinstance(item, Head):
                 return self._respond_with(item)
             self._finished = True
-            # For the host's log; validators want a type. None of it is written.
+            silent = self._socket.silence()
+            # For the host's log; validators want a type. None of it reaches the client.
             self._start_response("101 Switching Protocols", [("content-type", "text/plain")])
             self._part()
-            return _nothing_more()
+            return () if silent else _nothing_more()
         except BaseException:
             self.close()
             raise
