@@ -347,6 +347,56 @@ async def test_a_send_that_fails_is_a_client_that_has_left() -> None:
     assert app.seen == []
 
 
+@pytest.mark.spec("ASGI WebSocket 2.5", "Send")
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_close_that_fails_is_a_client_that_has_left(closes: bool) -> None:
+    """It is no error of the application, which gets the answer to its close frame and the end all the same."""
+
+    async def fail(message: Any) -> None:
+        if message["type"] == "websocket.close":
+            raise BrokenPipeError
+
+    def act(ws: AppSocket, app: Recording) -> None:
+        if closes:
+            ws.close(4001)
+            app.seen += ws.all()
+
+    app = Recording(act)
+    with adapter_of(app) as adapter:
+        async with running(FakeWebSocket(on_send=fail), adapter) as failures:
+            pass
+        assert failures == []
+    assert app.seen == ([(CLOSE, b"\x0f\xa1")] if closes else [])
+
+
+@pytest.mark.spec("issue 5", "2. a client that vanishes frees the thread")
+async def test_a_send_that_fails_when_the_client_has_closed() -> None:
+    """The application that goes on writing and never reads is not left with a socket that nobody empties."""
+    go = anyio.Event()
+
+    async def fail(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            with anyio.CancelScope(shield=True):
+                await go.wait()
+            raise BrokenPipeError
+
+    def act(ws: AppSocket, app: Recording) -> None:
+        while True:
+            ws.send(b"x" * 100_000)
+
+    app = Recording(act)
+    with adapter_of(app) as adapter:
+        ws = FakeWebSocket(on_send=fail)
+        async with running(ws, adapter) as failures:
+            await until(app.began)
+            await anyio.wait_all_tasks_blocked()
+            ws.leaves(1000)
+            await anyio.wait_all_tasks_blocked()
+            go.set()
+        assert failures == []
+    assert app.ended.is_set()
+
+
 @pytest.mark.spec("issue 5", "2. bad server")
 async def test_what_receive_and_send_raise_is_raised() -> None:
     """The server is told of its own failure, and the thread is free."""

@@ -13,6 +13,7 @@ Source: RFC 6455; ASGI WebSocket 2.5.
 from __future__ import annotations
 
 import io
+import logging
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -45,6 +46,8 @@ from ..websocket.frames import (
     Pong,
 )
 from .exchange import Exchange
+
+_log = logging.getLogger("bridges.adapters")
 
 DENIAL_EXTENSION: Final = "websocket.http.response"
 
@@ -297,18 +300,22 @@ class WebSocketBridge:
 
     async def _carry_up(self) -> None:
         try:
-            with self._sending:
-                await self._open_and_forward()
+            await self._open_and_forward_or_lose()
             if self._farewell is not None:
                 await self._send_close(*self._farewell)
             if self._gone:
                 await self._drop_the_rest()
-        except OSError:  # of send(): the client has left
-            self._lose_client(ABNORMAL_CLOSURE, "")
         except Exception as error:
             self._fail(error)
         finally:
             self._all_sent.set()
+
+    async def _open_and_forward_or_lose(self) -> None:
+        try:
+            with self._sending:
+                await self._open_and_forward()
+        except OSError:  # of send(): the client has left, which receive() may have told already
+            self._lose_client(ABNORMAL_CLOSURE, "")
 
     async def _open_and_forward(self) -> None:
         data = await self._open_websocket()
@@ -379,7 +386,10 @@ class WebSocketBridge:
         """Close the websocket, and receive nothing more: granian closes none from which somebody still receives."""
         self._receiving.cancel()
         await self._received.wait()
-        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        try:
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        except OSError:
+            _log.debug("the client of %s left before its websocket was closed", self._app_name)
 
     async def _drop_the_rest(self) -> None:
         """Read what nobody takes any more, as far as an application goes that has not looked yet.
