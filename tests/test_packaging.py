@@ -128,7 +128,6 @@ def test_the_metadata_says_licence_extras_and_pythons():
         "websocket",
         "gunicorn",
         "reload",
-        "websocket",
     }
     assert metadata["Requires-Python"] == ">=3.10"
 
