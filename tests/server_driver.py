@@ -35,6 +35,7 @@ from bridges.server.run import Server, make_config
 from bridges.server.service import Service
 from bridges.server.websocket import WebSocketExchange
 from bridges.server.wsgi import WSGIExchange
+from bridges.server.wsgi_websocket import WSGIWebSocketExchange, may_have_websocket
 from bridges.typing import Environ, Receive, Scope, Send, StartResponse
 
 Result = TypeVar("Result")
@@ -513,9 +514,11 @@ class Driver:
             name_of(app),
             config,
             WSGIExchange if is_wsgi else ASGIExchange,
-            None if is_wsgi else WebSocketExchange,
+            WSGIWebSocketExchange if is_wsgi else WebSocketExchange,
             self.logged.append,
         )
+        if is_wsgi:
+            service.may_have_websocket = may_have_websocket
         service.state = state
         service.pool = self._pool = WatchedPool(
             config.threads, max_queue=config.max_queue, queue_seconds=config.queue_seconds
@@ -551,6 +554,13 @@ class Driver:
                 return
         raise AssertionError("the server does not come to rest")
 
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let everything run until something is true that a thread with a websocket has a part in."""
+        never = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < never, "what should have happened did not"
+            await self.settle()
+
     async def advance(self, seconds: float) -> None:
         """Let time pass."""
         end = self.loop.now + seconds
@@ -566,6 +576,8 @@ class Driver:
         await self.settle()
         if self.service.config.disconnect_grace_seconds < math.inf:
             await self.advance(self.service.config.disconnect_grace_seconds + 1)
+        await self.until(lambda: not self.service.websocket_pool.snapshot().busy)
+        self.service.websocket_pool.shutdown()
         self._pool.shutdown()
         self.service.close()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import importlib.util
 import os
 import select
 import socket
@@ -16,8 +18,12 @@ import pytest
 from crossing_tools import PATIENCE_SECONDS, Running, run_on
 
 from bridges.crossing.gates import current_gate
-from bridges.crossing.sockets import SocketEnd, socket_pair
+from bridges.crossing.sockets import SocketEnd, _AsyncioEnd, socket_pair
 from bridges.errors import CrossingError
+
+ASYNCIO = [pytest.param(("asyncio", {"debug": True}), id="asyncio")]
+if importlib.util.find_spec("uvloop"):
+    ASYNCIO.append(pytest.param(("asyncio", {"debug": True, "use_uvloop": True}), id="uvloop"))
 
 # More than a pair of sockets holds.
 MUCH = bytes(range(256)) * 8_000
@@ -150,13 +156,41 @@ async def test_the_end_however_it_comes(how: str):
 
 
 async def test_an_end_that_is_an_error_is_an_end():
-    """Where the loop tells of it: the other end was closed with something unread."""
+    """The other end was closed with something unread, and wrote nothing."""
     async with pair() as (end, theirs):
         await end.write(b"unread")
         theirs.close()
-        with pytest.raises(ConnectionResetError):
-            end._socket.recv(1)
         assert await end.read() == b""
+
+
+@pytest.mark.parametrize("anyio_backend", ASYNCIO)
+async def test_a_read_that_is_cancelled_when_the_loop_has_read():
+    """What it would have given is given to the next one."""
+    async with pair() as (end, theirs):
+        assert isinstance(end, _AsyncioEnd)
+        reading = asyncio.ensure_future(end.read())
+        await anyio.lowlevel.checkpoint()
+        theirs.send(b"early")
+        end._on_readable()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        theirs.send(b"late")
+        assert await end.read() == b"early"
+        assert await end.read() == b"late"
+
+
+@pytest.mark.parametrize("anyio_backend", ASYNCIO)
+async def test_the_loop_is_not_kept_busy_by_what_nobody_reads():
+    """It looks at the socket once more, and then not until somebody waits."""
+    async with pair() as (end, theirs):
+        theirs.send(b"a")
+        assert await end.read() == b"a"
+        theirs.send(b"b")
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        assert not asyncio.get_running_loop().remove_reader(end._socket.fileno())
+        assert await end.read() == b"b"
 
 
 @pytest.mark.parametrize("word", [b"", b"word"])

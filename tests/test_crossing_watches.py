@@ -318,6 +318,34 @@ async def test_a_callback_of_a_loop_that_fails_ends_nothing(anyio_backend_name: 
     assert [type(each) for each in failures] == [ValueError] * 2
 
 
+def test_the_loop_is_told_of_changes_alone():
+    """Each costs a system call."""
+    told: list[tuple[str, bool]] = []
+
+    class Telling(Watch):
+        def _watch_reading(self, wanted: bool) -> None:
+            told.append(("r", wanted))
+
+        def _watch_writing(self, wanted: bool) -> None:
+            told.append(("w", wanted))
+
+    watch = Telling()
+    for wanted in (False, True, True, False, False, True):
+        watch.read(wanted)
+    for wanted in (False, True, True):
+        watch.write(wanted)
+    watch.close()
+    watch.close()
+    assert told == [
+        ("r", True),
+        ("r", False),
+        ("r", True),
+        ("w", True),
+        ("r", False),
+        ("w", False),
+    ]
+
+
 def test_close_where_the_loop_has_ended(anyio_backend: Any):
     """It is no error, with something asked for still."""
     if anyio_backend[0] != "asyncio":

@@ -419,7 +419,12 @@ def test_an_application_that_is_behind_does_not_cost_the_client_its_websocket() 
         socket.expire(TIMING.pong)
     assert socket.line.frames == []
     assert socket.receives() == [b"x" * AHEAD_BYTES]
-    assert socket.line.deadline == TIMING.ping
+    socket.expire(TIMING.ping)
+    assert socket.line.frames == [(PING, b"")]
+    socket.receives()
+    assert socket.line.deadline == TIMING.pong, (
+        "that the application receives is no sign of the client"
+    )
     assert not socket.line.is_over
 
 
