@@ -154,11 +154,11 @@ def _check_log(server: Server, name: str) -> None:
 
 
 def _statuses(server: Server, websockets: int) -> dict[str, int]:
-    """Count the access lines by their status; the last websocket's may come after its end was noted."""
+    """Count the access lines by their status; the last ones may come after what they tell of was noted."""
     assert server.process
     for _ in range(300):
         lines = re.findall(r'"GET / HTTP/1.1" (\d+)', server.log)
-        if lines.count("101") >= websockets:
+        if lines.count("101") >= websockets and lines.count("200") >= 2:
             break
         # Waiting for the exit that must not come is the pause between two looks.
         with contextlib.suppress(subprocess.TimeoutExpired):
