@@ -27,8 +27,8 @@ class Timing(NamedTuple):
 
     Attributes:
         ping: between pings; None sends none.
-        pong: for the answer to a ping.
-        close: for the client's part of the close handshake.
+        pong: for the answer to a ping, in which a client that is behind has to take something.
+        close: for the client's part of the close handshake, likewise.
     """
 
     ping: float | None
