@@ -754,9 +754,7 @@ async def test_hup_of_the_workers(start: Start, name: ProxyName, tmp_path: Path)
             program.tell(signal.SIGHUP)
             await load.until(lambda: program.err.count("Worker exiting") == 2)
             await load.until(lambda: sum_of_others(load, old) >= 500)
-            since = Counter(
-                load.answers
-            )  # the last answers of the old were on their way for a moment
+            since = Counter(load.answers)  # the last answers of the old were on their way for a moment
             await load.until(lambda: (load.answers - since).total() >= 500)
     assert load.lost == []
     assert old
