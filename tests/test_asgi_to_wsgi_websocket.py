@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -23,7 +24,7 @@ from wsgi_driver import Adapt, InThread, until, wait
 
 import bridges.asgi_to_wsgi
 from bridges import ASGIToWSGI, errors
-from bridges.asgi.host_socket import HostSocket
+from bridges.asgi.host_socket import HostSocket, UWSGISocket
 from bridges.asgi.websocket import WebSocketPump
 from bridges.asgi_to_wsgi import dismiss_in
 from bridges.typing import Message, Receive, Scope, Send
@@ -927,3 +928,22 @@ def test_uwsgi_behind_its_router(
     peer.client.close()
     assert app.end()["code"] == 1006
     assert peer.result() is None
+
+
+@pytest.mark.skipif(not hasattr(socket, "MSG_NOSIGNAL"), reason="the system has no such flag")
+def test_uwsgi_gets_no_signal() -> None:
+    """Its handler of SIGPIPE would look for the request of the loop's thread."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGPIPE, lambda number, frame: came.append(number))
+    client, host = socket.socketpair()
+    try:
+        lent = UWSGISocket(host.fileno())
+        lent.borrow()
+        client.close()
+        with pytest.raises(BrokenPipeError):
+            lent.send(b"hi")
+        lent.give_back()
+    finally:
+        host.close()
+        signal.signal(signal.SIGPIPE, before)
+    assert came == []
