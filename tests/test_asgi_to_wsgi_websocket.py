@@ -8,7 +8,9 @@ import io
 import logging
 import os
 import re
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ from wsgi_driver import Adapt, InThread, until, wait
 
 import bridges.asgi_to_wsgi
 from bridges import ASGIToWSGI, errors
-from bridges.asgi.host_socket import HostSocket
+from bridges.asgi.host_socket import HostSocket, UWSGISocket
 from bridges.asgi.websocket import WebSocketPump
 from bridges.asgi_to_wsgi import dismiss_in
 from bridges.typing import Message, Receive, Scope, Send
@@ -46,6 +48,15 @@ class GunicornInput:
         unreader = SimpleNamespace(buf=io.BytesIO())
         unreader.buf.write(early)
         self.reader = SimpleNamespace(unreader=unreader)
+
+
+class UWSGIInput:
+    """What uWSGI has as wsgi.input: the number of its connection."""
+
+    __module__ = "uwsgi"
+
+    def __init__(self, number: int) -> None:
+        self.fileno = lambda: number
 
 
 class Peer:
@@ -792,3 +803,147 @@ def test_options_are_checked(option: str, value: float) -> None:
     """The error names the option and its least value."""
     with pytest.raises(ValueError, match=re.escape(option)):
         ASGIToWSGI(Echo(), **{option: value})
+
+
+def as_uwsgi(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Have the module that uWSGI gives its applications."""
+    given = {name.replace("_", "-"): value for name, value in options.items()}
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=given, has_threads=True))  # type: ignore[arg-type]
+
+
+class UWSGIPeer(Peer):
+    """uWSGI, which has no socket object."""
+
+    def __init__(self, adapter: ASGIToWSGI, **environ: Any) -> None:
+        self.response: Any = None
+        super().__init__(adapter, **environ)
+
+    def _serve(self) -> BaseException | None:
+        number = self._environ.pop("gunicorn.socket").fileno()
+        self._environ["wsgi.input"] = UWSGIInput(number)
+        return super()._serve()
+
+
+@pytest.mark.spec("FR 103")
+def test_uwsgi_is_left_with_the_null_device(adapt: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can write the head that it has to and close its number, and the client sees nothing of that."""
+    as_uwsgi(monkeypatch, http_socket=b"127.0.0.1:0")
+    app = Echo()
+    peer = UWSGIPeer(new(adapt, app))
+    assert peer.read_head().startswith(ACCEPTED)
+    peer.send(tools.frame(tools.TEXT, b"hi"))
+    assert peer.read_frame() == (0x81, b"hi")
+    peer.send(tools.close(4000))
+    assert peer.read_close() == (4000, "")
+    assert peer._thread.result() is None  # no exception
+    assert peer.statuses == ["101 Switching Protocols"]
+    with open(os.devnull) as null:
+        assert os.path.sameopenfile(peer.lent.fileno(), null.fileno())
+    os.write(peer.lent.fileno(), b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    assert peer.is_closed()
+    peer.end()
+    assert app.end()["code"] == 4000
+
+
+@pytest.mark.spec("FR 103")
+def test_uwsgi_has_given_the_number_to_another_connection(
+    adapt: Adapt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written on that; the application learns that its client left."""
+    as_uwsgi(monkeypatch)
+    ours, theirs = socket.socketpair()
+    raised: list[BaseException] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        os.dup2(theirs.fileno(), peer.lent.fileno())
+        try:
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": "secret"})
+        except OSError as error:
+            raised.append(error)
+
+    begun = threading.Event()
+
+    class Late(UWSGIPeer):
+        def _serve(self) -> BaseException | None:
+            wait(begun)
+            return super()._serve()
+
+    peer = Late(new(adapt, app))
+    begun.set()
+    assert isinstance(peer._thread.result(), errors.ClientDisconnected)
+    assert [type(each) for each in raised] == [errors.ClientDisconnected]
+    peer.end()
+    theirs.close()
+    assert ours.recv(100) == b""
+    ours.close()
+
+
+@pytest.mark.spec("FR 103")
+@pytest.mark.parametrize(
+    ("options", "environ", "reason"),
+    [
+        ({"http": b":80"}, {"UWSGI_ROUTER": "http"}, "http-websockets"),
+        ({"https_socket": b":443,a,b"}, {}, "https-socket"),
+        ({"socket": [b":1", b":2"], "fastcgi_socket": b":9"}, {}, "fastcgi-socket"),
+        ({"protocol": b"scgi"}, {}, "protocol"),
+        ({}, {"SERVER_SOFTWARE": "Apache/2.4.57 (Debian)"}, "http-socket"),
+    ],
+    ids=["router", "TLS", "fastcgi", "protocol", "Apache"],
+)
+def test_uwsgi_without_a_plain_connection(
+    adapt_asyncio: Adapt,
+    monkeypatch: pytest.MonkeyPatch,
+    options: Any,
+    environ: Any,
+    reason: str,
+) -> None:
+    """The websocket is refused with what to set instead."""
+    as_uwsgi(monkeypatch, **options)
+    peer = UWSGIPeer(adapt_asyncio(Echo(), lifespan="off"), **environ)
+    assert peer.result() is None
+    assert [each[:3] for each in peer.statuses] == ["501"]
+    assert reason in peer.body.decode()
+
+
+@pytest.mark.spec("FR 103")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"http": b":80", "http_websockets": True},
+        {"http": b":80", "http_raw_body": True, "https_socket": b":443,a,b"},
+        {"socket": b":1"},
+    ],
+    ids=["websockets", "raw", "elsewhere"],
+)
+def test_uwsgi_behind_its_router(
+    adapt_asyncio: Adapt, monkeypatch: pytest.MonkeyPatch, options: Any
+) -> None:
+    """A router that passes on everything, or whose options are another process's."""
+    as_uwsgi(monkeypatch, **options)
+    app = Echo()
+    peer = UWSGIPeer(adapt_asyncio(app, lifespan="off"), UWSGI_ROUTER="http")
+    assert peer.read_head().startswith(ACCEPTED)
+    peer.client.close()
+    assert app.end()["code"] == 1006
+    assert peer.result() is None
+
+
+@pytest.mark.skipif(not hasattr(socket, "MSG_NOSIGNAL"), reason="the system has no such flag")
+def test_uwsgi_gets_no_signal() -> None:
+    """Its handler of SIGPIPE would look for the request of the loop's thread."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGPIPE, lambda number, frame: came.append(number))
+    client, host = socket.socketpair()
+    try:
+        lent = UWSGISocket(host.fileno())
+        lent.borrow()
+        client.close()
+        with pytest.raises(BrokenPipeError):
+            lent.send(b"hi")
+        lent.give_back()
+    finally:
+        host.close()
+        signal.signal(signal.SIGPIPE, before)
+    assert came == []

@@ -227,6 +227,8 @@ def _why_not_by_uwsgi(environ: Environ, options: Mapping[str, Any]) -> str:
         if is_here and not any(name in options for name in _UWSGI_RAW_ROUTER):
             return "uWSGI's http router drops what the client sends; set http-websockets = true"
         return ""
+    if environ.get("SERVER_SOFTWARE", "").startswith("Apache"):
+        return "Apache's mod_proxy_uwsgi drops what the client sends; set ProxyPass to an http-socket of uWSGI"
     for name in ("protocol", "socket-protocol"):
         if options.get(name, b"uwsgi") not in _UWSGI_PROTOCOLS:
             return f"uWSGI has no plain connection to its client here; take out {name}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..crossing.mail import Mail
 from ..crossing.portal import is_cancellation
-from ..errors import CrossingError
+from ..errors import ClientDisconnected, CrossingError
 from ..typing import Environ, Message, StartResponse
 from ..websocket.asgi import DENIAL_EXTENSION, WebSocketMessages
 from ..websocket.handshake import UPGRADE_REQUIRED_HEADERS, Handshake, handshake
@@ -202,6 +202,8 @@ class WebSocketExchange(Exchange):
             _log.debug("a websocket's connection was gone before it was accepted: %r", error)
             self._gone = "the client left before its websocket was accepted"
             self._messages.disconnect()
+            # The application may go on, or end without an exception; the host's thread has nothing to wait for.
+            self._mail.post(Failure(ClientDisconnected(self._gone)))
             return
         self._wire = wire = Wire(
             service.portal, self._socket, service.buffer_bytes, self._wake, self._released

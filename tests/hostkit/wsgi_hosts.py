@@ -395,6 +395,7 @@ driven by a real client over the loopback interface.
 - **in Flask**: the FastAPI application under `/api` of a Flask application, by werkzeug's DispatcherMiddleware.
 - gunicorn-gthread-preload has two workers, forked after the import of the application. uwsgi-threads has four
   threads for requests, uwsgi one, and so has uwsgi-inline, whose thread also drives the event loop.
+- Websockets have checks of their own, and a [list of servers](how-to/websockets-on-a-wsgi-server.md).
 """,
     hosts=HOSTS,
     apps=APPS,
