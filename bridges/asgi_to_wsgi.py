@@ -338,7 +338,13 @@ def _fitting(backend: Backend) -> Backend:
 
 
 def _asks_for_websocket(environ: Environ) -> bool:
-    """Whether the client wants one; a host may have taken off the field Connection, which tells so too."""
+    """Whether the client wants one; a host may have taken off the field Connection, which tells so too.
+
+    Source:
+        RFC 9110 section 7.8: the field is ignored in a request of HTTP/1.0, as old proxies send it on.
+    """
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        return False
     if not _has_word(environ["HTTP_UPGRADE"], "websocket"):
         return False
     connection = environ.get("HTTP_CONNECTION")

@@ -513,6 +513,20 @@ def test_bad_handshakes_are_refused(
     assert b"websocket" in peer.body.lower()
 
 
+@pytest.mark.spec("RFC 9110", "section 7.8")
+def test_a_request_of_http_1_0_is_no_request_for_a_websocket(adapt: Adapt) -> None:
+    """Upgrade is ignored there: the application answers as to any request."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"plain"})
+
+    peer = Peer(new(adapt, app), SERVER_PROTOCOL="HTTP/1.0")
+    assert peer.result() is None
+    assert (peer.statuses, peer.body) == (["200 OK"], b"plain")
+
+
 @pytest.mark.spec("FR 103")
 def test_without_wsproto(
     adapt_asyncio: Adapt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

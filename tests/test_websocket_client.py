@@ -76,6 +76,8 @@ def test_the_response_tells_subprotocol_and_headers() -> None:
         (OPENING + b"Sec-WebSocket-Protocol: other\r\n\r\n", "subprotocol"),
         (OPENING + b"Sec-WebSocket-Protocol: chat\r\n" * 2 + b"\r\n", "subprotocol"),
         (OPENING + b"no field\r\n\r\n", "malformed header"),
+        (OPENING + b"X-A: b\rSet-Cookie: c=d\r\n\r\n", "malformed header"),
+        (OPENING + b"X-A: b\0c\r\n\r\n", "malformed header"),
     ],
 )
 def test_a_response_that_a_client_must_refuse_is_the_applications_mistake(

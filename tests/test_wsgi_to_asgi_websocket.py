@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -27,7 +28,7 @@ from websocket_driver import (
 )
 
 from bridges import ThreadPool, WSGIToASGI
-from bridges.errors import ApplicationProtocolError
+from bridges.errors import ApplicationProtocolError, CrossingError
 from bridges.typing import ASGIApplication, Environ, StartResponse
 
 
@@ -792,3 +793,41 @@ async def test_descriptors_are_closed_once() -> None:
     assert len(list(DESCRIPTORS.iterdir())) == before + len(closes.seen)
     for descriptor in closes.seen:
         os.close(descriptor)  # raises where somebody else has closed it
+
+
+@pytest.mark.spec("issue 5", "2. the descriptor pair")
+@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="descriptors are counted in /proc")
+async def test_without_a_descriptor_for_its_copy_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pair took the last ones: both are closed again, and the server is told."""
+
+    def fail(self: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with adapter_of(echo) as adapter:
+        before = len(list(DESCRIPTORS.iterdir()))
+        monkeypatch.setattr(socket.socket, "dup", fail)
+        with pytest.raises(CrossingError, match="Too many open files"):
+            await FakeWebSocket().serve(adapter)
+        assert len(list(DESCRIPTORS.iterdir())) == before
+
+
+@pytest.mark.spec("issue 5", "2. the pool's shutdown and lifespan end")
+async def test_a_stop_before_the_websocket_has_begun(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing fails, though its server gives the connect only afterwards."""
+    with adapter_of(echo) as adapter:
+        ws = FakeWebSocket()
+        connect = ws._coming.popleft()
+        async with running(ws, adapter) as failures:
+            await anyio.wait_all_tasks_blocked()
+            async with lifespan(adapter) as server:
+                await server.tell("startup")
+                await server.tell("shutdown")
+            await anyio.wait_all_tasks_blocked()
+            ws._come(connect)
+            ws.leaves()
+        assert failures == []
+    assert caplog.records == []

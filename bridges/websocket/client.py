@@ -74,7 +74,10 @@ _OF_THE_OPENING: Final = frozenset(
 )
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] 101(?: .*)?").fullmatch
-_FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*").fullmatch
+# Not every server looks at what it is to send: a CR of its own would be another field to some clients.
+_FIELD: Final = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*"
+).fullmatch
 
 _OPENING_CLAUSE: Final = "RFC 6455 section 4.2.2"
 

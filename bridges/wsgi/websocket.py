@@ -67,6 +67,7 @@ class WebSocketBridge:
     _theirs: socket.socket
     _theirs_too: socket.socket
     _denies: bool | None = None
+    _begun = False
     _call_began = False
     _open = False
     _closed = False
@@ -124,12 +125,19 @@ class WebSocketBridge:
         Raises:
             BaseException: what the application raised while its websocket was open or was not opened, or what
                 ``receive`` or ``send`` did.
+            CrossingError: the system has no descriptors left.
         """
         message = await self._receive()
         if message["type"] != "websocket.connect":
             return  # the client has left already
         self._end, self._theirs = socket_pair(self._gate)
-        self._theirs_too = self._theirs.dup()
+        try:
+            self._theirs_too = self._theirs.dup()
+        except OSError as error:  # the descriptors of the pair were the last ones
+            self._end.close()
+            self._theirs.close()
+            raise CrossingError(f"no socket for an application is to be had: {error}") from error
+        self._begun = True
         try:
             failure = await self._serve(pool)
         finally:
@@ -153,7 +161,8 @@ class WebSocketBridge:
             pass  # its loop has ended, and the websocket with it
 
     def _leave(self) -> None:
-        if self._gone or self._closed or self._over:
+        # One that has not begun finds the pool closed.
+        if self._gone or self._closed or self._over or not self._begun:
             return
         if self._open:
             self._farewell = GOING_AWAY, "the server is stopping"
