@@ -481,7 +481,7 @@ def test_websocket_handshake(get: Any, server: Server) -> None:
     """It is answered with 101 on hosts that give their socket away, with 501 on the others."""
     gives_socket = server.host.name.startswith(("gunicorn", "werkzeug")) or (
         # Beneath wsgi.input, which validators wrap.
-        server.host.name in ("cheroot", "wsgiref") and server.app == "ASGI"
+        server.host.name.startswith(("cheroot", "wsgiref", "uwsgi")) and server.app == "ASGI"
     )
     status = b" 101 " if gives_socket else b" 501 "
     fields = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
