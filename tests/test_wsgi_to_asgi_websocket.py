@@ -315,17 +315,18 @@ async def test_an_application_that_only_sends_learns_that_its_client_has_left(co
 @pytest.mark.spec("issue 5", "2. a client that vanishes frees the thread")
 async def test_a_send_that_waits_for_a_client_that_has_left() -> None:
     """Some servers let it wait for ever: it is called off."""
+    sending = anyio.Event()
 
     async def hold(message: Any) -> None:
         if message["type"] == "websocket.send":
+            sending.set()
             await anyio.sleep_forever()
 
     app = Recording(lambda ws, app: (ws.send("x"), app.seen.extend(ws.all()))[:0])
     with adapter_of(app) as adapter:
         ws = FakeWebSocket(on_send=hold)
         async with running(ws, adapter) as failures:
-            await until(app.began)
-            await anyio.wait_all_tasks_blocked()
+            await sending.wait()
             ws.leaves(1001)
         assert failures == []
     assert app.seen == [(CLOSE, b"\x03\xe9")]
