@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trustme
 import websocket_tools as tools
 from asgiref.sync import sync_to_async
 from wsgi_driver import Adapt, InThread, until, wait
@@ -71,7 +73,7 @@ class Peer:
     def __init__(
         self, adapter: ASGIToWSGI, path: str = "/", early: bytes = b"", **environ: Any
     ) -> None:
-        self.client, self.lent = socket.socketpair()
+        self.client, self.lent = self._connected()
         self.client.settimeout(10)
         self.statuses: list[str] = []
         self.came = b""
@@ -92,6 +94,9 @@ class Peer:
         }
         self.body = b""
         self._thread = InThread(self._serve)
+
+    def _connected(self) -> tuple[socket.socket, socket.socket]:
+        return socket.socketpair()
 
     def _serve(self) -> BaseException | None:
         """Do as gunicorn does; give the exception that its client's leaving is to it, if that ends the response."""
@@ -177,6 +182,23 @@ class Peer:
         """Close both ends."""
         self.lent.close()
         self.client.close()
+
+
+class TLSPeer(Peer):
+    """The same over TLS, with a host's end that holds much."""
+
+    def _connected(self) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
+        authority = trustme.CA()
+        of_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(of_server)
+        of_client = ssl.create_default_context()
+        authority.configure_trust(of_client)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            lent, _ = listener.accept()
+        lent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_000_000)
+        shaken = InThread(lambda: of_server.wrap_socket(lent, server_side=True))
+        return of_client.wrap_socket(client, server_hostname="localhost"), shaken.result()
 
 
 def _frame_size(data: bytes) -> int | None:
@@ -589,6 +611,23 @@ def test_the_application_waits_for_a_slow_client(adapt: Adapt) -> None:
     assert peer.read_close() == (1000, "")
     peer.send(tools.close(1000))
     peer.over()
+
+
+@pytest.mark.spec("issue 5", "TLS sockets too")
+def test_tls_that_cannot_write_all_of_a_message_goes_on_with_it(adapt_asyncio: Adapt) -> None:
+    """OpenSSL wants at least as much again as it could not write, or it breaks the connection."""
+    app = Echo()
+    peer = TLSPeer(
+        new(adapt_asyncio, app, websocket_max_bytes=20_000_000), **{"wsgi.url_scheme": "https"}
+    )
+    assert peer.read_head().startswith(ACCEPTED)
+    sent = os.urandom(1000) * 12_000
+    peer.send(tools.frame(tools.BINARY, sent, key=b"\0" * 4))
+    assert peer.read_frame() == (0x82, sent)
+    peer.send(tools.close(1000))
+    assert peer.read_close() == (1000, "")
+    assert app.end()["code"] == 1000
+    assert isinstance(peer.result(), BrokenPipeError)
 
 
 @pytest.mark.spec("behaviours.md", "Backpressure")

@@ -19,7 +19,8 @@ from .host_socket import WOULD_BLOCK, HostSocket
 _log = logging.getLogger("bridges.adapters")
 
 _READ_BYTES: Final = 65_536
-# What is given to the socket at once: copying more than it takes is in vain.
+# What is given to the socket at once, the first time as any other: TLS that could not write all of a piece wants at
+# least as much again, or it breaks the connection.
 _WRITE_BYTES: Final = 262_144
 
 # A client that failed may still be sending: closed at once, the connection would be reset, and what told it why lost.
@@ -96,7 +97,7 @@ class Wire:
             return
         if not self._output:
             try:
-                sent = self._send(data)
+                sent = self._send(data if len(data) <= _WRITE_BYTES else data[:_WRITE_BYTES])
             except WOULD_BLOCK:
                 sent = 0
             except OSError as error:
