@@ -757,6 +757,18 @@ def get(path: str = "/", *fields: str, method: str = "GET", version: str = "1.1"
     return "\r\n".join(lines).encode("latin-1")
 
 
+def ask(*fields: str, path: str = "/") -> bytes:
+    """Give a request for a websocket."""
+    return get(
+        path,
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        *fields,
+    )
+
+
 def post(body: bytes, *fields: str, path: str = "/", method: str = "POST") -> bytes:
     """Give a request with a body whose length is told."""
     return get(path, f"Content-Length: {len(body)}", *fields, method=method) + body

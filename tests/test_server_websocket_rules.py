@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from server_driver import CLIENT, CLOCKED, SERVER, Client, Driver, driving, get
+from server_driver import CLIENT, CLOCKED, SERVER, Client, Driver, ask, driving
 from websocket_tools import CLOSE, COMPRESSED, PING, PONG, TEXT, close, frame, frames
 
 from bridges.errors import ApplicationProtocolError, ClientDisconnected
@@ -36,18 +36,6 @@ RETURN = "return"
 def anyio_backend() -> Any:
     """Run on a loop whose clock the test turns."""
     return CLOCKED
-
-
-def ask(*fields: str, path: str = "/") -> bytes:
-    """Give a request for a websocket."""
-    return get(
-        path,
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        *fields,
-    )
 
 
 def text(data: str) -> Message:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from server_driver import CLOCKED, PATIENCE_SECONDS, Client, Driver, driving, get
+from server_driver import CLOCKED, PATIENCE_SECONDS, Client, Driver, ask, driving
 from websocket_driver import AppSocket
 from websocket_tools import BINARY, CLOSE, PING, PONG, TEXT, close, frame, frames
 
@@ -27,18 +27,6 @@ SLACK = 1.5
 def anyio_backend() -> Any:
     """Run on a loop whose clock the test turns."""
     return CLOCKED
-
-
-def ask(*fields: str, path: str = "/") -> bytes:
-    """Give a request for a websocket."""
-    return get(
-        path,
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        *fields,
-    )
 
 
 class App:
