@@ -260,12 +260,29 @@ def test_a_message_that_is_too_large(wire: bytes) -> None:
     assert events_of(frame(BINARY, bytes(100)), max_bytes=100) == [bytes(100)]
 
 
+@pytest.mark.spec("performance.md")
+@pytest.mark.parametrize("size", [10, 1000, 1 << 16])
+def test_a_frame_of_bytes_is_taken_in_one_piece(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it comes, its mask is undone once; the decoder, which copies each piece several times, sees none."""
+    framing = Framing(MIB)
+    monkeypatch.delattr("wsproto.frame_protocol.FrameDecoder.process_buffer")
+    data = random.Random(size).randbytes(size)
+    wire = frame(BINARY, data)
+    cuts = [0, size // 3 + 14, size // 2 + 14, len(wire)]
+    assert received(framing, [wire[a:b] for a, b in itertools.pairwise(cuts)]) == [data]
+
+
 @pytest.mark.spec("RFC 6455", "section 7.4.1")
-def test_a_large_message_fails_before_it_is_there() -> None:
-    """What is too large is told once that many bytes came; the rest is not waited for, nor kept."""
+@pytest.mark.parametrize("opcode", [BINARY, TEXT])
+@pytest.mark.parametrize(("size", "head"), [(101, 6), (1000, 8), (1 << 16, 14)])
+def test_a_large_message_fails_before_it_is_there(opcode: int, size: int, head: int) -> None:
+    """What is too large is told as soon as its frame announces it; the rest is not waited for, nor kept."""
     framing = Framing(100)
-    (event,) = received(framing, [frame(BINARY, bytes(1 << 16))[:300]])
+    wire = frame(opcode, bytes(size))
+    assert received(framing, [wire[: head - 1]]) == []
+    (event,) = received(framing, [wire[head - 1 : head]])
     assert isinstance(event, Failure)
+    assert event.code == 1009
     assert received(framing, [bytes(1000), frame(TEXT, b"x")]) == []
 
 
