@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -26,6 +27,7 @@ from websocket_driver import (
     Recording,
     echo,
 )
+from websocket_tools import frame
 
 from bridges import ThreadPool, WSGIToASGI
 from bridges.errors import ApplicationProtocolError, CrossingError
@@ -237,6 +239,24 @@ async def test_a_client_that_does_not_read_makes_the_application_wait() -> None:
             go.set()
         assert failures == []
         assert len(ws.messages) == len(sent) == 40
+
+
+@pytest.mark.spec("RFC 6455", "section 4.2.2")
+async def test_a_large_message_right_behind_the_opening() -> None:
+    """The limit is one of the head, whatever is read together with it."""
+
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        written: list[bytes] = []
+        sock = environ["werkzeug.socket"]
+        AppSocket({**environ, "werkzeug.socket": SimpleNamespace(sendall=written.append)})
+        (head,) = written
+        sock.sendall(head[:40])
+        sock.sendall(head[40:] + frame(BINARY, b"x" * 150_000, key=None))
+        return []
+
+    with adapter_of(app) as adapter:
+        ws = await FakeWebSocket().serve(adapter)
+    assert (ws.messages, ws.close) == ([b"x" * 150_000], (1000, ""))
 
 
 # The end.

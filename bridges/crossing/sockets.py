@@ -19,7 +19,8 @@ from typing import Final
 from ..errors import CrossingError
 from .gates import AsyncioGate, Gate
 
-_READ_BYTES: Final = 65_536
+# A websocket's message of 64 KiB and its header are one read.
+_READ_BYTES: Final = 131_072
 
 
 class SocketEnd(ABC):

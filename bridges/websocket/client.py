@@ -251,7 +251,8 @@ class ClientFraming:
         end = start + size
         if len(buffer) < end:
             return None
-        payload = bytes(buffer[start:end])
+        with memoryview(buffer) as whole:  # a slice of the buffer would be one more copy
+            payload = whole[start:end].tobytes()
         del buffer[:end]
         return first, payload
 

@@ -358,15 +358,16 @@ class WebSocketBridge:
         """Take the response that opens the websocket; gives what came behind it, or None if it was not opened."""
         head = bytearray()
         while (end := head.find(b"\r\n\r\n")) < 0:
-            data = await self._end.read()
+            # What is longer has no end yet; what came behind the end counts for nothing.
+            data = b"" if len(head) > MAX_HEAD_BYTES else await self._end.read()
             if self._denies or not (data or head):
                 return None
-            head += data
-            if not data or len(head) > MAX_HEAD_BYTES:
+            if not data:
                 raise ApplicationProtocolError(
                     f"{self._app_name} wrote something else than a whole 101 response to its socket",
                     "RFC 6455 section 4.2.2",
                 )
+            head += data
         opening = read_opening(
             bytes(head[: end + 4]), self._key, self._subprotocols, self._app_name
         )
