@@ -77,6 +77,7 @@ APPS = {
     "in FastAPI": "fastapi_app:app",
     "in Litestar": "litestar_app:app",
     "in Quart": "quart_app:app",
+    "websocket": "flask_sock_app:app",
 }
 
 
@@ -129,6 +130,25 @@ LIMITS: tuple[Limit, ...] = (
         "Quart itself runs on asyncio only; the WSGI application mounted beside it is served on trio as well.",
         apps="in Quart",
     ),
+    # Websockets.
+    Limit(
+        "hypercorn-.*",
+        "test_the_client_closes",
+        r"\[1005\] == \[4000\]",
+        "hypercorn does not pass on the code with which a client closes its websocket: the application is told that it vanished.",
+    ),
+    Limit(
+        "daphne",
+        "test_an_empty_message.*",
+        "timed out",
+        "daphne does not send a websocket message that is empty.",
+    ),
+    Limit(
+        "daphne",
+        "test_the_application_closes",
+        "'' == 'bye'|'bye' != ''|'' != 'bye'",
+        "daphne does not send the reason with which an application closes its websocket.",
+    ),
 )
 
 MATRIX = Matrix(
@@ -142,12 +162,21 @@ driven by a real client over the loopback interface.
 - **wsgiref.validate**, **werkzeug lint**: a plain WSGI application between the bridge and a validator of PEP 3333.
 - **Flask**, **Django**, **Pyramid**, **Bottle**, **Falcon**: real applications, served at the root.
 - **in Starlette**, **in FastAPI**, **in Litestar**, **in Quart**: the Flask application mounted at `/outer/legacy`.
-- h2 is HTTP/2 over TLS; all others are HTTP/1.1 in clear text.
+- **websocket**: an application with Flask-Sock, by [`websocket=True`](how-to/websockets-of-a-wsgi-app.md).
+- h2 is HTTP/2 over TLS, websockets of which begin in HTTP/1.1; all others are HTTP/1.1 in clear text.
 """,
     hosts=HOSTS,
     apps=APPS,
     limits=LIMITS,
     apps_directory=APPS_DIRECTORY,
-    distributions=("flask", "django", "pyramid", "bottle", "falcon")
+    distributions=(
+        "flask",
+        "flask-sock",
+        "simple-websocket",
+        "django",
+        "pyramid",
+        "bottle",
+        "falcon",
+    )
     + ("starlette", "fastapi", "litestar", "quart", "werkzeug"),
 )

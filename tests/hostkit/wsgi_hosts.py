@@ -175,6 +175,7 @@ APPS = {
     "Litestar": "litestar_app:app",
     "Falcon": "falcon_app:app",
     "Django": "djangosite.asgi:app",
+    "websocket": "websocket_apps:application",
 }
 
 PLAIN = "ASGI|wsgiref.validate|werkzeug lint"
@@ -379,7 +380,22 @@ LIMITS: tuple[Limit, ...] = (
         "killed",
         "wsgiref ends when its one thread comes back: an answer without end holds it.",
     ),
+    # Websockets.
+    Limit(
+        "mod_wsgi|waitress|granian",
+        "test_.*",
+        "501",
+        "The server does not give its socket away: a request for a websocket gets 501 and a sentence that says so.",
+        apps="websocket",
+    ),
+    Limit(
+        "wsgiref",
+        "test_a_refusal",
+        "valid HTTP response",
+        "wsgiref answers in HTTP/1.0, in which the client of these checks reads no refusal of a websocket.",
+    ),
 )
+
 
 MATRIX = Matrix(
     name="wsgi_hosts",
@@ -395,7 +411,7 @@ driven by a real client over the loopback interface.
 - **in Flask**: the FastAPI application under `/api` of a Flask application, by werkzeug's DispatcherMiddleware.
 - gunicorn-gthread-preload has two workers, forked after the import of the application. uwsgi-threads has four
   threads for requests, uwsgi one, and so has uwsgi-inline, whose thread also drives the event loop.
-- Websockets have checks of their own, and a [list of servers](how-to/websockets-on-a-wsgi-server.md).
+- **websocket**: a plain ASGI application's [websockets](how-to/websockets-on-a-wsgi-server.md).
 """,
     hosts=HOSTS,
     apps=APPS,

@@ -10,6 +10,8 @@ from hostkit.plugin import Hooks, add_option, certificate, server
 
 __all__ = ["certificate", "server"]
 
+pytest.register_assert_rewrite("hostkit.websockets")
+
 pytest_addoption = add_option
 HOOKS = Hooks(MATRIX, Path(__file__).parent)
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["certificate", "server"]
 
+pytest.register_assert_rewrite("hostkit.websockets")
+
 pytest_addoption = add_option
 # What a host is known to be unable to do is waited for no longer than this.
 IMPATIENT_SECONDS = 1.0

@@ -170,7 +170,7 @@ def test_a_websocket(begin: Starter, name: str) -> None:
             ws.recv()
         assert ws.close_code == 1009
     with pytest.raises(InvalidStatus) as refused:
-        server.connect("/deny")
+        server.connect("/none")
     assert refused.value.response.status_code == 403
     with server.connect() as ws:
         ws.socket.shutdown(socket.SHUT_RDWR)

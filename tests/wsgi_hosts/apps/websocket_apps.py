@@ -17,15 +17,19 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b"hello"})
         return
     await receive()
-    if scope["path"] == "/deny":
+    if scope["path"] == "/none":
         await send({"type": "websocket.close"})
         return
-    await send({"type": "websocket.accept", "subprotocol": next(iter(scope["subprotocols"]), None)})
+    chosen = "chat" if "chat" in scope["subprotocols"] else None
+    await send({"type": "websocket.accept", "subprotocol": chosen})
     while (message := await receive())["type"] == "websocket.receive":
         if message.get("text") == "close":
             await send({"type": "websocket.close", "code": 4001, "reason": "bye"})
         elif message.get("text") == "fail":
             raise ValueError("on purpose")
+        elif message.get("text") == "count":
+            for number in range(3):
+                await send({"type": "websocket.send", "text": str(number)})
         else:
             await send({**message, "type": "websocket.send"})
     note("end", message["code"])
