@@ -135,7 +135,8 @@ LIMITS: tuple[Limit, ...] = (
         "hypercorn-.*",
         "test_the_client_closes",
         r"\[1005\] == \[4000\]",
-        "hypercorn does not pass on the code with which a client closes its websocket: the application is told that it vanished.",
+        "hypercorn does not pass on the code with which a client closes its websocket: the application is told that"
+        " it vanished.",
     ),
     Limit(
         "daphne",
