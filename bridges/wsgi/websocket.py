@@ -144,6 +144,9 @@ class WebSocketBridge:
             self._over = True
             self._end.shut()
             self._end.close()
+            # Who holds the environ holds this, as Flask-Sock does until the garbage collector runs: not the connection,
+            # too, and what came of a message.
+            del self._receive, self._send
             if not self._call_began:
                 self._close_theirs()
         if failure is not None:
@@ -199,6 +202,7 @@ class WebSocketBridge:
 
     def _exchange(self) -> Exchange:
         environ = self._environ
+        del self._environ  # it will hold the call, which holds this
         for key in _SOCKET_KEYS:
             environ[key] = self._theirs
         environ["wsgi.input"] = io.BytesIO()
