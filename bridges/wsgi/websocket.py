@@ -192,7 +192,7 @@ class WebSocketBridge:
     def _chosen_subprotocol(self) -> str | None:
         """Ask the application as gevent-websocket does, which knows no other way to choose one."""
         ask = getattr(self._app, "app_protocol", None)
-        chosen = None if ask is None else ask(self._environ["PATH_INFO"])
+        chosen = None if ask is None else ask(self._websocket.path)
         return chosen if chosen in self._subprotocols else None
 
     def _end_call(self) -> None:
@@ -201,7 +201,8 @@ class WebSocketBridge:
         self._socket.close_theirs()
 
     def _exchange(self) -> Exchange:
-        environ = self._environ
+        # It holds methods of the call, which holds this bridge: it would take the garbage collector to free them.
+        environ, self._environ = self._environ, {}
         environ["wsgi.input"] = io.BytesIO()
         return Exchange(
             self._call,

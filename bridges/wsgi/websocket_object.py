@@ -101,25 +101,28 @@ class ObjectLine:
 
     # For the object, in threads.
 
+    def check_thread(self) -> None:
+        """See that nobody waits on the loop for what the loop has to do.
+
+        Raises:
+            CrossingError: the calling thread runs it.
+        """
+        if self._gate.runs_here():
+            raise CrossingError(
+                "the event loop would wait for itself: use a websocket in threads, not from async code"
+            )
+
     def put(self, item: str | bytes | Close, weight: int) -> None:
         """Hand over a message, waiting while the client is behind; one thread at a time.
 
         Raises:
             ClientDisconnected: the websocket is over.
-            CrossingError: the loop has ended, or would wait for itself.
+            CrossingError: the loop has ended.
         """
         self._pipe.put(item, weight)
 
     def take(self) -> str | bytes | None:
-        """Take the next message, waiting for it, or None at the end, which comes once; one thread at a time.
-
-        Raises:
-            CrossingError: the loop would wait for itself.
-        """
-        if self._gate.runs_here():
-            raise CrossingError(
-                "the event loop would wait for itself: receive from a websocket in a thread, not from async code"
-            )
+        """Take the next message, waiting for it, or None at the end, which comes once; one thread at a time."""
         item = self._mail.take()
         if isinstance(item, str | bytes):
             self._mail.done(len(item) + _MESSAGE_BYTES)
@@ -184,8 +187,9 @@ class WebSocket:
 
         Raises:
             WebSocketError: it was over before.
-            CrossingError: called on the event loop of the server, which would wait for itself.
+            CrossingError: called in async code on the event loop of the server.
         """
+        self._line.check_thread()
         self._open()
         with self._receiving:
             if self._ended:
@@ -208,8 +212,9 @@ class WebSocket:
             WebSocketError: the websocket is over.
             TypeError: the message is neither.
             UnicodeError: a text message is not encodable as UTF-8, or not encoded so.
-            CrossingError: called on the event loop of the server while that would have to wait for itself.
+            CrossingError: called in async code on the event loop of the server.
         """
+        self._line.check_thread()
         self._open()
         with self._sending:
             if self._ended:
@@ -232,12 +237,14 @@ class WebSocket:
 
         Raises:
             ValueError: no close frame may have such a code.
+            CrossingError: called in async code on the event loop of the server.
         """
         if not may_stand_in_a_frame(code):
             raise ValueError(
                 f"close code must be one of 1000 to 1003, 1007 to 1014 or 3000 to 4999, got {code!r:.80}"
             )
         reason = message.decode("utf-8", "replace") if isinstance(message, bytes) else message or ""
+        self._line.check_thread()
         self._open()
         with self._sending:
             if self._ended:
