@@ -9,6 +9,7 @@
     │  └─ ServerProtocolError       the host server did: raised into the server
     ├─ ApplicationError             the application raised what no server may be handed (SystemExit…)
     ├─ ClientDisconnected           the client left: also an ``OSError``
+    ├─ WebSocketError               a websocket of a WSGI application is over: also an ``OSError``
     ├─ LifespanFailed               the application did not start
     ├─ ConfigError                  an option, or the name of an application, is wrong: also a ``ValueError``
     └─ CrossingError                a crossing between thread and loop cannot take place: also a ``RuntimeError``
@@ -74,6 +75,13 @@ class ClientDisconnected(BridgesError, OSError):
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
         self.errno = errno.EPIPE  # servers look at it to tell a client that left from a failure
+
+
+class WebSocketError(BridgesError, OSError):
+    """A websocket of a WSGI application is over: the application closed it, its client left, or the server stops.
+
+    Where the application has imported gevent-websocket, it is a ``WebSocketError`` of that as well.
+    """
 
 
 class LifespanFailed(BridgesError):

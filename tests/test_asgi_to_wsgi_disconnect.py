@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import threading
+import weakref
 from typing import Any
 
 import anyio
@@ -98,6 +99,30 @@ def test_a_host_that_closes_early_is_a_client_that_left(
         (errors.ClientDisconnected, errno.EPIPE),
         "http.disconnect",
     ]
+
+
+@pytest.mark.spec("issue 5", "Done when: clients that vanish leave memory flat")
+def test_what_is_over_does_not_wait_for_the_grace_time() -> None:
+    """The application has ended: there is nothing to call off, and nothing to hold."""
+    over = threading.Event()
+    watched: list[weakref.ref[Any]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # A method of what holds everything.
+        watched.append(weakref.ref(receive.__self__))  # type: ignore[attr-defined]
+        await send(start())
+        await send(body(b"x", more=True))
+        await receive()
+        await receive()
+        over.set()
+
+    adapter = ASGIToWSGI(app, lifespan="off", disconnect_grace_seconds=1_000)
+    FakeHost().call(adapter).close()
+    wait(over)
+    adapter.start()  # a turn of the loop
+    gc.collect()
+    assert watched[0]() is None
+    adapter.close()
 
 
 @pytest.mark.spec("FR 65")

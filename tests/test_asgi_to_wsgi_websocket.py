@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -826,6 +827,32 @@ def test_many_that_vanish_leave_nothing(adapt: Adapt) -> None:
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert threading.active_count() <= threads
+
+
+@pytest.mark.spec("issue 5", "Done when: clients that vanish leave memory flat")
+def test_what_is_over_waits_for_no_garbage_collector() -> None:
+    """With half a message there, which may have megabytes; nor for the grace time, once the application has ended."""
+    freed = threading.Event()
+    watched: list[weakref.ref[Any]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # A method of what holds everything.
+        watched.append(weakref.ref(receive.__self__, lambda _: freed.set()))  # type: ignore[attr-defined]
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    adapter = ASGIToWSGI(app, lifespan="off", disconnect_grace_seconds=1_000)
+    gc.disable()
+    try:
+        peer = begin(adapter)
+        peer.send(tools.frame(tools.BINARY, b"x" * 100, fin=False))
+        peer.client.close()
+        peer.over()
+        wait(freed)
+    finally:
+        gc.enable()
+        adapter.close()
 
 
 @pytest.mark.spec("RFC 7692", "section 7")

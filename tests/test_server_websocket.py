@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
 from server_driver import serving
+from websocket_tools import BINARY, frame
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -96,6 +99,30 @@ async def test_either_end_closes(anyio_backend: Any) -> None:
                 with pytest.raises(ConnectionClosed):
                     await ws.recv()
                 assert (ws.close_code, ws.close_reason) == (code, reason)
+
+
+@pytest.mark.spec("issue 5", "Done when: clients that vanish leave memory flat")
+async def test_what_is_over_waits_for_no_garbage_collector(anyio_backend: Any) -> None:
+    """With half a message there, which may have megabytes."""
+    loop = asyncio.get_running_loop()
+    freed = asyncio.Event()
+    watched: list[weakref.ref[Any]] = []
+
+    async def watching(scope: Scope, receive: Receive, send: Send) -> None:
+        # A method of what holds everything.
+        watched.append(weakref.ref(receive.__self__, lambda _: loop.call_soon(freed.set)))  # type: ignore[attr-defined]
+        await app(scope, receive, send)
+
+    async with serving(watching, lifespan="off") as server:
+        gc.disable()
+        try:
+            async with connect(url(server)) as ws:
+                ws.transport.write(frame(BINARY, b"x" * 100, fin=False))
+                ws.transport.abort()
+            assert (await ENDS.get())["code"] == 1006
+            await freed.wait()
+        finally:
+            gc.enable()
 
 
 @pytest.mark.spec("ASGI WebSocket 2.5", "Close")

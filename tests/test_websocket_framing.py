@@ -452,6 +452,9 @@ def _new(compressed: bool) -> Framing:
 @example(wire=frame(BINARY, frame(TEXT, b"x"), key=bytes(4)), cuts=[6], compressed=False)
 @example(wire=frame(PING, frame(TEXT, b"x"), key=bytes(4)), cuts=[6], compressed=False)
 @example(wire=frame(TEXT, b"\xf0\x90\x80") + frame(3), cuts=[2, 3, 8], compressed=False)
+@example(
+    wire=frame(TEXT, fin=False) + frame(TEXT, bytes(2), rsv=COMPRESSED), cuts=[], compressed=True
+)
 def test_any_split_gives_the_same_events(wire: bytes, cuts: list[int], compressed: bool) -> None:
     """How the network cuts the bytes changes nothing of what they mean."""
     whole = received(_new(compressed), [wire])

@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -782,6 +783,27 @@ async def test_a_server_that_cancels_the_websocket() -> None:
             tasks.cancel_scope.cancel()
         await until(app.ended)
     assert app.seen == []
+
+
+@pytest.mark.spec("issue 5", "Done when: clients that vanish leave memory flat")
+async def test_who_keeps_the_environ_keeps_no_connection() -> None:
+    """Flask-Sock keeps it until the garbage collector runs; the server's half of a message must not wait with it."""
+    app = Recording(lambda ws, app: ws.all())
+    with adapter_of(app) as adapter:
+        ws = FakeWebSocket()
+        freed = threading.Event()
+        watched = weakref.ref(ws, lambda _: freed.set())
+        async with running(ws, adapter):
+            await ws.until(lambda ws: ws.accept)
+            ws.leaves()
+        gc.disable()
+        try:
+            del ws
+            await until(freed)
+        finally:
+            gc.enable()
+    assert watched() is None
+    assert app.environ["werkzeug.socket"].fileno() == -1
 
 
 DESCRIPTORS = Path("/proc/self/fd")

@@ -51,6 +51,7 @@ class Exchange:
     _broken: BaseException | None = None
     _gone: str | None = None
     _handle: Handle | None = None
+    _grace: Handle | None = None
     _head_posted = False
     _called_off = False
     _ended = False
@@ -122,7 +123,7 @@ class Exchange:
         if not (self._over or self._gone or self._ended):
             self._gone = reason
             self._wake()
-            self._service.call_later_to_leave(self.call_off)
+            self._grace = self._service.call_later_to_leave(self.call_off)
 
     def stop(self) -> None:
         """Learn that the service ends: a response may come to its end."""
@@ -192,7 +193,7 @@ class Exchange:
                 self._post_head(whole=chunk)
                 self._complete()
                 if not last:
-                    self._service.call_later_to_leave(self._give_up_bodiless)
+                    self._grace = self._service.call_later_to_leave(self._give_up_bodiless)
             else:
                 await self._send_chunk(chunk, last)
         elif kind == "http.response.start":
@@ -312,11 +313,17 @@ class Exchange:
 
     def _end(self, failure: BaseException | None) -> None:
         self._over = True
-        self._service.ended(self)
+        self._forget()
         if failure is not None:
             self._report(failure)
         if self.desk.used:
             self._mail.post(Note.OVER)
+
+    def _forget(self) -> None:
+        """Have nothing hold this any more: neither the service nor a timer."""
+        self._service.ended(self)
+        if self._grace is not None:
+            self._grace.cancel()
 
     def _check_ended(self) -> None:
         if not self._ended:

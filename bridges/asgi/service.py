@@ -214,9 +214,9 @@ class Service:
         if self._idle is not None and not self._under_way:
             self._idle.set()
 
-    def call_later_to_leave(self, call_off: Callable[[], object]) -> None:
-        """Have a request called off when the grace time of a client that has left is over."""
-        self.portal.call_later(self._grace_seconds, call_off)
+    def call_later_to_leave(self, call_off: Callable[[], object]) -> Handle:
+        """Have a request called off when the grace time of a client that has left is over, unless it is cancelled."""
+        return self.portal.call_later(self._grace_seconds, call_off)
 
     async def _farewell(self) -> None:
         self._closing = True

@@ -225,7 +225,7 @@ class WebSocketExchange(Exchange):
     def _disconnected(self) -> None:
         self._wake()
         if not self._over:
-            self._service.call_later_to_leave(self.call_off)
+            self._grace = self._service.call_later_to_leave(self.call_off)
 
     def _released(self) -> None:
         """Learn that the host's socket is given back."""
@@ -255,7 +255,7 @@ class WebSocketExchange(Exchange):
             self._finish()  # else when the close handshake is over
 
     def _finish(self) -> None:
-        self._service.ended(self)
+        self._forget()
         if self.desk.used:
             self._mail.post(Note.OVER)
 

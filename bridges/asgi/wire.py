@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..crossing.portal import Handle, Portal
+from ..crossing.watches import nothing
 from ..websocket.session import Session
 from .host_socket import WOULD_BLOCK, HostSocket
 
@@ -275,7 +276,10 @@ class Wire:
             self._alarm = None
         self._watch.close()
         self._socket.give_back()
-        if self.session is not None:
-            self.session.lost()
+        session, self.session = self.session, None
+        if session is not None:
+            session.lost()
         self._on_caught_up()
         self._on_over()
+        # Or what is left of a message, with all else, would wait for the garbage collector.
+        self._on_caught_up = self._on_over = nothing

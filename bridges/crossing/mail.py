@@ -48,6 +48,11 @@ class Mail(Generic[Item]):
         self._room_at = 0
         self._when_room: Callable[[], object] | None = None
 
+    @property
+    def all_done(self) -> bool:
+        """Whether the thread is done with all that counts; from any thread."""
+        return self._put == self._done
+
     # The loop's side.
 
     def add(self, item: Item) -> None:

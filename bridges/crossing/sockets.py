@@ -99,8 +99,9 @@ class SocketEnd(ABC):
             pass  # the other end is closed: there is nothing left to end
 
     def close(self) -> None:
-        """Close it, when no task uses it any more; on the loop."""
+        """Close it, when no task uses it any more, and forget what was not written; on the loop."""
         self._socket.close()
+        self._unwritten = bytearray()
 
 
 class _AsyncioEnd(SocketEnd):

@@ -29,6 +29,10 @@ _wait_writable: Final[Callable[[Any], Awaitable[None]]] = (
 )
 
 
+def nothing() -> None:
+    """Stand in for a callback that was let go of, or who calls and who is called would hold each other."""
+
+
 class _Task(Protocol):
     def cancel(self) -> object: ...
 
@@ -53,7 +57,7 @@ class Watch(ABC):
             self._watch_writing(wanted)
 
     def close(self) -> None:
-        """Let go of the descriptor; also where the loop has ended."""
+        """Let go of the descriptor and of the callbacks; also where the loop has ended."""
         self.read(False)
         self.write(False)
 
@@ -79,6 +83,10 @@ class LoopWatch(Watch):
         self._descriptor = descriptor
         self._on_readable = on_readable
         self._on_writable = on_writable
+
+    def close(self) -> None:
+        super().close()
+        self._on_readable = self._on_writable = nothing
 
     def _watch_reading(self, wanted: bool) -> None:
         if wanted:
@@ -164,5 +172,6 @@ class _Repeat:
 
     def cancel(self) -> None:
         self._wanted = False
+        self._callback = nothing
         if self._runs and self._task is not None:
             self._task.cancel()

@@ -191,6 +191,7 @@ class Connection(asyncio.Protocol):
         self.reading_deadline = self.writing_deadline = math.inf
         self.service.discard(self)
         self._abandon("the client left")
+        self._upgraded = None
 
     def _abandon(self, reason: str) -> None:
         exchange, self._exchange = self._exchange, None

@@ -112,7 +112,7 @@ class Framing:
                 elif end and first == BINARY:
                     return None  # it costs less in one piece; a text is checked as it comes
                 else:
-                    frame = self._decoder.process_buffer()
+                    frame = self._next_frame()
                     if frame is None:
                         return None
                     event = self._take_frame(frame)
@@ -203,6 +203,24 @@ class Framing:
             payload = self._deflate.inflate(payload)
         return _text(payload) if first & ~_COMPRESSED == TEXT else payload
 
+    def _next_frame(self) -> Frame | None:
+        """Have the decoder take a control frame, or a data frame or a piece of one, off the buffer."""
+        decoder = self._decoder
+        if decoder.header is None:
+            if not decoder.parse_header():
+                return None
+            assert decoder.header is not None  # it was parsed
+            self._check_order(decoder.header.opcode)
+        return decoder.process_buffer()
+
+    def _check_order(self, opcode: Opcode) -> None:
+        """Refuse what may not come now, before its payload is looked at, of which more or less may be there."""
+        if opcode is Opcode.CONTINUATION:
+            if self._opcode is None:
+                raise ParseFailed("a continuation frame without a message to continue")
+        elif not opcode.iscontrol() and self._opcode is not None:
+            raise ParseFailed("a new message within another one")
+
     def _take_frame(self, frame: Frame) -> Event | None:
         """Take what the decoder gives: a control frame, or a data frame or a piece of one."""
         payload = frame.payload
@@ -217,13 +235,8 @@ class Framing:
             event = _close_event(payload)
             self._stop_listening()
             return event
-        if opcode is Opcode.CONTINUATION:
-            if self._opcode is None:
-                raise ParseFailed("a continuation frame without a message to continue")
-        elif self._opcode is None:
+        if opcode is not Opcode.CONTINUATION:
             self._opcode = opcode
-        else:
-            raise ParseFailed("a new message within another one")
         return self._add(payload, is_last=frame.frame_finished and frame.message_finished)
 
     def _add(self, payload: bytes, *, is_last: bool) -> str | bytes | None:

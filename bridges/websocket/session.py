@@ -126,7 +126,7 @@ class Session:
     def data_came(self, data: bytes) -> None:
         """Take what the client sent; at the beginning what came right behind its handshake, if anything did."""
         framing = self._framing
-        if not framing.deaf:
+        if not (self._lost or framing.deaf):
             framing.receive_data(data)
             self._sign_of_life()
             self._read_frames()
@@ -139,13 +139,17 @@ class Session:
             self._read_frames()
 
     def lost(self) -> None:
-        """Learn that the connection broke or was cut."""
+        """Learn that the connection broke or was cut; nothing of it is called any more after this."""
+        if self._lost:
+            return
         self._lost = True
         end, self._end = self._end, None
         if end is None:
             self._lose(ABNORMAL_CLOSURE, "")
         else:  # the code is that of the close frame that came (RFC 6455 section 7.1.5)
             self._lose(end.code, end.reason)
+        # They hold this, and what came of a message would wait with them for the garbage collector.
+        del self._line, self._on_message, self._on_disconnect
 
     def expire(self) -> None:
         """Learn that the time that was asked for is over: send a ping, or give the client up."""

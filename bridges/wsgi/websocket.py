@@ -1,28 +1,26 @@
-"""A websocket of a WSGI application: it gets a socket, as from a server of its own, and its server's ASGI messages.
+"""A websocket of a WSGI application: the environ has two ways to it, and its server has ASGI messages.
 
-Libraries such as simple-websocket take the connection's socket from the environ, write the response 101 on it by
-themselves, and speak RFC 6455 from then on. Here that socket is one end of a pair. The loop has the other one and is
-the client there: what the application writes becomes messages for the server, and the other way round.
+An application that writes to the socket in the environ speaks RFC 6455 there (``websocket_socket``). One that uses the
+object in the environ sends and receives whole messages (``websocket_object``). What it does first counts; the other way
+is closed then. To the bridge either is a line, on which messages come and go.
 
-The call of the application is that of any request (``exchange``). What it returns is its answer where it left the
-socket alone, and means nothing where it did not.
+The call of the application is that of any request (``exchange``). What it returns is its answer where it left both
+alone, and means nothing where it did not.
 
-Source: RFC 6455; ASGI WebSocket 2.5.
+Source: ASGI WebSocket 2.5.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import socket
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 
 from ..crossing.gates import current_gate
 from ..crossing.pool import ThreadPool
-from ..crossing.sockets import SocketEnd, socket_pair
 from ..errors import (
     ApplicationError,
     ApplicationProtocolError,
@@ -30,9 +28,10 @@ from ..errors import (
     CrossingError,
     PoolClosed,
     PoolSaturated,
+    WebSocketError,
 )
 from ..typing import Environ, Message, Receive, Send, StartResponse, WSGIApplication
-from ..websocket.client import MAX_HEAD_BYTES, ClientFraming, read_opening
+from ..websocket.client import Opening
 from ..websocket.frames import (
     ABNORMAL_CLOSURE,
     GOING_AWAY,
@@ -42,37 +41,46 @@ from ..websocket.frames import (
     TRY_AGAIN_LATER,
     Close,
     Failure,
-    Ping,
-    Pong,
 )
 from .exchange import Exchange
+from .websocket_object import ObjectLine, WebSocket
+from .websocket_socket import SocketLine
 
 _log = logging.getLogger("bridges.adapters")
 
 DENIAL_EXTENSION: Final = "websocket.http.response"
 
-# Where simple-websocket looks first, and what others know. Of the two, the first one has Flask-Sock end with an empty
-# response, and the other one with an exception, which error reports would be full of.
-_SOCKET_KEYS: Final = ("werkzeug.socket", "gunicorn.socket")
-
 _BUSY: Final = b"there are too many websockets: try again shortly\n"
 _RETRY_AFTER_SECONDS: Final = 1
-_READ_BYTES: Final = 65_536
+
+
+class Line(Protocol):
+    """A way of the application, once it has been chosen; on the loop."""
+
+    async def receive(self) -> str | bytes | Close | Failure | None:
+        """Wait for the application's next message or its close; None is the end of what it sends."""
+
+    async def deliver(self, message: str | bytes) -> None:
+        """Hand over a message of the client, waiting while the application is behind."""
+
+    def answer(self, close: Close) -> None:
+        """Answer the application's close, and end what it receives."""
+
+    async def drop_the_rest(self) -> None:
+        """Take what the application sends to a client that has left, as far as that is needed to end it."""
 
 
 class WebSocketBridge:
     """One websocket between a task of the server and a thread of the application."""
 
-    _end: SocketEnd
-    _theirs: socket.socket
-    _theirs_too: socket.socket
+    _socket: SocketLine
+    _line: Line
     _denies: bool | None = None
     _begun = False
     _call_began = False
     _open = False
     _closed = False
     _gone = False
-    _deaf = False
     _over = False
     _answers_error = False
     _farewell: tuple[int, str] | None = None
@@ -95,24 +103,25 @@ class WebSocketBridge:
         Args:
             app: the application.
             app_name: what errors call it.
-            environ: of the request for a websocket, without extensions of the protocol; gets the socket.
+            environ: of the request for a websocket, without extensions of the protocol; gets the two ways.
             receive: of the server.
             send: of the server.
             extensions: of ASGI that the server offers.
             subprotocols: that the request offers.
-            buffer_bytes: bytes that a response in place of a websocket may run ahead of its client.
+            buffer_bytes: bytes that a response in place of a websocket may run ahead of its client, and that messages
+                of the object may be under way, each way.
         """
         self._app = app
         self._app_name = app_name
         self._environ = environ
-        self._key = environ["HTTP_SEC_WEBSOCKET_KEY"].encode("latin-1")
         self._receive = receive
         self._send = send
         self._extensions = extensions
         self._subprotocols = subprotocols
         self._buffer_bytes = buffer_bytes
-        self._framing = ClientFraming()
         self._gate = current_gate()
+        self._object = ObjectLine(self._gate, buffer_bytes)
+        self._accepted = anyio.Event()
         self._left = anyio.Event()
         self._all_sent = anyio.Event()
         self._sending = anyio.CancelScope()
@@ -130,22 +139,22 @@ class WebSocketBridge:
         message = await self._receive()
         if message["type"] != "websocket.connect":
             return  # the client has left already
-        self._end, self._theirs = socket_pair(self._gate)
-        try:
-            self._theirs_too = self._theirs.dup()
-        except OSError as error:  # the descriptors of the pair were the last ones
-            self._end.close()
-            self._theirs.close()
-            raise CrossingError(f"no socket for an application is to be had: {error}") from error
+        self._line = self._socket = SocketLine(
+            self._gate, self._environ, self._subprotocols, self._app_name
+        )
+        self._websocket = WebSocket(self._environ, self._object, self._open_object)
         self._begun = True
         try:
             failure = await self._serve(pool)
         finally:
             self._over = True
-            self._end.shut()
-            self._end.close()
+            self._shut()
+            self._socket.close()
+            # Who holds the environ holds this, as Flask-Sock does until the garbage collector runs: not the connection,
+            # too, and what came of a message.
+            del self._receive, self._send
             if not self._call_began:
-                self._close_theirs()
+                self._end_call()
         if failure is not None:
             try:
                 raise failure
@@ -168,7 +177,7 @@ class WebSocketBridge:
             self._farewell = GOING_AWAY, "the server is stopping"
             self._lose_client(*self._farewell)
         else:
-            self._end.shut()
+            self._shut()
 
     # The call.
 
@@ -178,29 +187,25 @@ class WebSocketBridge:
             raise ClientDisconnected("the server ended this request")
         return self._app(environ, start_response)
 
-    def _close_theirs(self) -> None:
-        """Close the application's end; in its thread, or where it has none.
+    def _open_object(self) -> None:
+        """Take the object as the way; in a thread of the application."""
+        self._object.opening = Opening(self._chosen_subprotocol(), [])
+        self._socket.close_theirs()  # by which the loop learns of it
 
-        The application may have closed its own descriptor of it, and may have made others: ours reaches it in any case.
-        What it has not read is taken out first, for the other end would see an error instead of the end, by which
-        uvloop stops watching it without a word.
-        """
-        end = self._theirs_too
-        try:
-            end.shutdown(
-                socket.SHUT_RDWR
-            )  # wakes threads that wait at it, before its number is another file's
-            while end.recv(_READ_BYTES):
-                pass
-        except OSError:
-            pass  # the other end is closed already
-        end.close()
-        self._theirs.close()
+    def _chosen_subprotocol(self) -> str | None:
+        """Ask the application as gevent-websocket does, which knows no other way to choose one."""
+        ask = getattr(self._app, "app_protocol", None)
+        chosen = None if ask is None else ask(self._websocket.path)
+        return chosen if chosen in self._subprotocols else None
+
+    def _end_call(self) -> None:
+        """End both ways; in the thread of the application, or where it has none."""
+        self._websocket.finish()
+        self._socket.close_theirs()
 
     def _exchange(self) -> Exchange:
-        environ = self._environ
-        for key in _SOCKET_KEYS:
-            environ[key] = self._theirs
+        # It holds methods of the call, which holds this bridge: it would take the garbage collector to free them.
+        environ, self._environ = self._environ, {}
         environ["wsgi.input"] = io.BytesIO()
         return Exchange(
             self._call,
@@ -210,7 +215,7 @@ class WebSocketBridge:
             self._respond,
             self._buffer_bytes,
             {},
-            self._close_theirs,
+            self._end_call,
         )
 
     async def _serve(self, pool: ThreadPool) -> BaseException | None:
@@ -255,14 +260,18 @@ class WebSocketBridge:
         writing when its websocket is over sees what it would on any socket. What is wrong with a response that nobody
         takes, such as an empty list without a call of ``start_response``, is no mistake either.
         """
-        if isinstance(failure, ConnectionError) and (self._closed or self._gone):
+        if isinstance(failure, ConnectionError | WebSocketError) and (self._closed or self._gone):
             return True
-        if not self._end.has_received():
+        if not self._is_used():
             return False
         if isinstance(failure, ApplicationError):
             return isinstance(failure.__cause__, StopIteration)
         bare = type(failure) is ConnectionError and not failure.args
         return bare or isinstance(failure, ApplicationProtocolError)
+
+    def _is_used(self) -> bool:
+        """Tell whether the application has chosen one of its ways."""
+        return self._object.opening is not None or self._socket.is_used()
 
     # A response instead of a websocket.
 
@@ -274,7 +283,10 @@ class WebSocketBridge:
         """Take a message of the application's HTTP response."""
         if self._denies is None:
             # What it wrote to its socket before it answered is there by now.
-            self._denies = not self._end.has_received()
+            self._denies = not self._is_used()
+            if self._denies:
+                self._sending.cancel()
+                self._object.shut()
         kind = message["type"]
         if not self._denies:
             # A framework that caught what the application raised answers so, wherever that was.
@@ -313,7 +325,7 @@ class WebSocketBridge:
             if self._farewell is not None:
                 await self._send_close(*self._farewell)
             if self._gone:
-                await self._drop_the_rest()
+                await self._line.drop_the_rest()
         except Exception as error:
             self._fail(error)
         finally:
@@ -327,59 +339,44 @@ class WebSocketBridge:
             self._lose_client(ABNORMAL_CLOSURE, "")
 
     async def _open_and_forward(self) -> None:
-        data = await self._open_websocket()
-        if data is None:
+        opening = await self._open_line()
+        if opening is None:
             return
-        read, receive_data = self._end.read, self._framing.receive_data
-        while True:
-            receive_data(data)
-            if not await self._forward():
-                return
-            data = await read()
-            if not data:
-                return
-
-    async def _forward(self) -> bool:
-        """Send all messages that are there; tells whether more may come."""
-        send, next_event = self._send, self._framing.next_event
-        while (event := next_event()) is not None:
-            if isinstance(event, str):
-                await send({"type": "websocket.send", "text": event})
-            elif isinstance(event, bytes):
-                await send({"type": "websocket.send", "bytes": event})
-            elif isinstance(event, Ping):
-                self._write_now(event.pong)
-            elif not isinstance(event, Pong):
-                await self._end_of_application(event)
-                return False
-        return True
-
-    async def _open_websocket(self) -> bytes | None:
-        """Take the response that opens the websocket; gives what came behind it, or None if it was not opened."""
-        head = bytearray()
-        while (end := head.find(b"\r\n\r\n")) < 0:
-            # What is longer has no end yet; what came behind the end counts for nothing.
-            data = b"" if len(head) > MAX_HEAD_BYTES else await self._end.read()
-            if self._denies or not (data or head):
-                return None
-            if not data:
-                raise ApplicationProtocolError(
-                    f"{self._app_name} wrote something else than a whole 101 response to its socket",
-                    "RFC 6455 section 4.2.2",
-                )
-            head += data
-        opening = read_opening(
-            bytes(head[: end + 4]), self._key, self._subprotocols, self._app_name
-        )
         accept: Message = {"type": "websocket.accept", "subprotocol": opening.subprotocol}
         if opening.headers:
             accept["headers"] = opening.headers
         self._open = True
         await self._send(accept)
-        return bytes(head[end + 4 :])
+        self._accepted.set()
+        await self._forward()
+        if self._line is self._socket and self._object.opening is not None:
+            raise ApplicationProtocolError(
+                f'{self._app_name} used environ["wsgi.websocket"] after the socket in its environ: use one of them'
+            )
+
+    async def _open_line(self) -> Opening | None:
+        """Wait until the application has chosen its way; None where its call ends before."""
+        opening = await self._socket.open()
+        if opening is None and self._object.opening is not None:
+            self._line = self._object
+            self._socket.close()
+            return self._object.opening
+        return opening
+
+    async def _forward(self) -> None:
+        """Send the application's messages, up to its close or its end."""
+        send, receive = self._send, self._line.receive
+        while (event := await receive()) is not None:
+            if isinstance(event, str):
+                await send({"type": "websocket.send", "text": event})
+            elif isinstance(event, bytes):
+                await send({"type": "websocket.send", "bytes": event})
+            else:
+                await self._end_of_application(event)
+                return
 
     async def _end_of_application(self, event: Close | Failure) -> None:
-        """Pass the application's close frame on, and let it have an answer and the end of its socket."""
+        """Pass the application's close on, and let it have an answer and the end."""
         self._closed = True
         if isinstance(event, Failure):
             self._fail(
@@ -389,8 +386,7 @@ class WebSocketBridge:
             return
         code = NORMAL_CLOSURE if event.code == NO_STATUS else event.code
         await self._send_close(code, event.reason)
-        self._write_now(self._framing.close(event.code, event.reason))
-        self._end.shut()
+        self._line.answer(event)
 
     async def _send_close(self, code: int, reason: str) -> None:
         """Close the websocket, and receive nothing more: granian closes none from which somebody still receives."""
@@ -400,18 +396,6 @@ class WebSocketBridge:
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
         except OSError:
             _log.debug("the client of %s left before its websocket was closed", self._app_name)
-
-    async def _drop_the_rest(self) -> None:
-        """Read what nobody takes any more, as far as an application goes that has not looked yet.
-
-        That one then answers the close frame. One that sends a message instead may never look: its next one fails, as
-        on a connection whose client has left.
-        """
-        while data := await self._end.read():
-            self._framing.receive_data(data)
-            while (event := self._framing.next_event()) is not None:
-                if not isinstance(event, Ping | Pong):
-                    self._end.shut()
 
     # From the server to the application.
 
@@ -427,19 +411,15 @@ class WebSocketBridge:
     async def _receive_and_deliver(self) -> None:
         receive = self._receive
         while (message := await receive())["type"] != "websocket.disconnect":
-            if message["type"] == "websocket.receive" and not self._deaf:
-                await self._deliver(message)
+            if message["type"] == "websocket.receive":
+                if not self._accepted.is_set():
+                    await self._accepted.wait()  # it is not known yet which way it goes
+                text = message.get("text")
+                await self._line.deliver(message["bytes"] if text is None else text)
         self._lose_client(message.get("code", NO_STATUS), message.get("reason") or "")
 
-    async def _deliver(self, message: Message) -> None:
-        text = message.get("text")
-        try:
-            await self._end.write(self._framing.message(message["bytes"] if text is None else text))
-        except OSError:
-            self._deaf = True  # the application has closed its end, or is about to be told of its own close frame
-
     def _lose_client(self, code: int, reason: str) -> None:
-        """Tell the application that its client has left, by a close frame where the client sent one."""
+        """Tell the application that its client has left."""
         if self._gone:
             return
         self._gone = True
@@ -447,23 +427,17 @@ class WebSocketBridge:
         if self._closed:
             return
         self._sending.cancel()  # some servers let a send to a client that is gone wait for ever
-        frame = self._framing.close(code, reason) if self._open else b""
-        if frame and not self._end.is_stuck:
-            self._write_now(frame)
-        if frame and not self._end.is_stuck:
-            self._end.end_writing()
-        else:
-            self._end.shut()
-
-    def _write_now(self, frame: bytes) -> None:
-        try:
-            self._end.write_now(frame)
-        except OSError:
-            self._deaf = True
+        self._object.shut()
+        self._socket.lose(code, reason)
 
     def _fail(self, error: BaseException) -> None:
         """End the websocket because somebody broke the rules, or ``receive`` or ``send`` failed."""
         if self._failure is None:
             self._failure = error
         self._left.set()
-        self._end.shut()
+        self._shut()
+
+    def _shut(self) -> None:
+        """End both ways, whichever it is."""
+        self._object.shut()
+        self._socket.shut()
