@@ -384,7 +384,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit(
         "mod_wsgi|waitress|granian",
         "test_.*",
-        "501",
+        "501, .*this server does not give its socket away",
         "The server does not give its socket away: a request for a websocket gets 501 and a sentence that says so.",
         apps="websocket",
     ),
