@@ -89,8 +89,9 @@ class WSGIToASGI:
                 ``"refuse"`` the request with 400, or ``"keep"`` them.
             multiprocess: the value of ``wsgi.multiprocess``.
             errors: text stream that becomes ``wsgi.errors``; None for ``sys.stderr``.
-            websocket: whether the application gets websockets, by a socket in its environ, for Flask-Sock,
-                simple-websocket, Flask-SocketIO and the like; otherwise they are refused with 403.
+            websocket: whether the application gets websockets: by a socket in its environ, for Flask-Sock,
+                simple-websocket, Flask-SocketIO and the like, and by ``wsgi.websocket``, for what was written for
+                gevent-websocket; otherwise they are refused with 403.
             max_websockets: most of them at one time, each in one thread for as long as it lasts; further ones are
                 refused. These threads come on top of ``max_threads``, so that open websockets never keep requests
                 waiting.

@@ -275,6 +275,18 @@ def test_room_is_counted_until_done():
     assert mail.has_room_for(LIMIT)
 
 
+def test_all_is_done_when_every_byte_is():
+    """Items without weight do not count, neither posted nor taken."""
+    _, _, mail = make_mail()
+    assert mail.all_done
+    mail.post_weighty("item", 2)
+    mail.post("end")
+    mail.take()
+    assert not mail.all_done
+    mail.done(2)
+    assert mail.all_done
+
+
 def test_items_take_no_room():
     """Only bytes of the body count."""
     _, _, mail = make_mail(1)

@@ -29,6 +29,7 @@ import httpx
 import pytest
 from apps.plain import hello
 from driver import EVENT_SECONDS, http_scope, request
+from websocket_driver import FakeWebSocket
 
 import bridges
 from bridges import ASGIToWSGI, ThreadPool, WSGIToASGI
@@ -333,6 +334,24 @@ def test_page_runs(page: Path, typed: Any) -> None:
 def test_how_to_has_an_example(page: Path) -> None:
     """A how-to without code that was run is an opinion."""
     assert has_examples(page)
+
+
+@pytest.mark.spec("FR 102", "gevent-websocket")
+def test_the_room_for_gevent_websocket_echoes(typed: Any) -> None:
+    """What the page shows as an application for gevent-websocket sends a message back to its client."""
+    app = typed(DOCS / "how-to" / "websockets-of-a-wsgi-app.md").names["app"]
+
+    async def talk() -> list[str | bytes]:
+        ws = FakeWebSocket()
+        ws.says("hello")
+        with anyio.fail_after(EVENT_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ws.serve, app)
+                await ws.sees(1)
+                ws.leaves(1000)
+        return ws.messages
+
+    assert anyio.run(talk) == ["hello"]
 
 
 @pytest.mark.slow

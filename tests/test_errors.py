@@ -22,6 +22,7 @@ TREE = {
     "LifespanFailed": errors.BridgesError,
     "PoolClosed": errors.CrossingError,
     "PoolSaturated": errors.CrossingError,
+    "WebSocketError": errors.BridgesError,
 }
 
 

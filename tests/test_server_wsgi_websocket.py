@@ -52,6 +52,27 @@ async def test_messages_come_back(anyio_backend: Any) -> None:
                 await (await ws.ping())
 
 
+@pytest.mark.spec("FR 102", "gevent-websocket")
+async def test_the_object_is_there_too(anyio_backend: Any) -> None:
+    """Messages come back, and the application's close reaches the client."""
+
+    def app(environ: Environ, start_response: StartResponse) -> None:
+        ws = environ["wsgi.websocket"]
+        while (message := ws.receive()) != "enough":
+            ws.send(message)
+        ws.close(4001, "bye")
+
+    async with serving(app) as server, connect(url(server)) as ws:
+        for message in ("hi", "", b"\0", b"x" * 300_000, "ä" * 70_000):
+            await ws.send(message)
+            assert await ws.recv() == message
+        await (await ws.ping())
+        await ws.send("enough")
+        with pytest.raises(ConnectionClosed):
+            await ws.recv()
+        assert (ws.close_code, ws.close_reason) == (4001, "bye")
+
+
 @pytest.mark.spec("RFC 6455", "section 7")
 async def test_either_end_closes(anyio_backend: Any) -> None:
     """Codes and reasons reach the other end, and the threads are free."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import threading
@@ -19,8 +20,10 @@ from driver import EVENT_SECONDS, lifespan, request, until
 from websocket_driver import AppSocket, FakeWebSocket
 
 from bridges import WSGIToASGI
+from bridges.crossing.gates import current_gate
 from bridges.errors import ApplicationProtocolError, CrossingError, WebSocketError
 from bridges.typing import ASGIApplication, Environ, StartResponse
+from bridges.wsgi.websocket_object import ObjectLine
 
 GEVENT_WEBSOCKET = "gevent-websocket 0.10.1"
 
@@ -456,6 +459,31 @@ async def test_what_came_before_the_client_left_is_received() -> None:
     assert app.seen == ["last"]
 
 
+@pytest.mark.spec(GEVENT_WEBSOCKET, "WebSocket.close")
+async def test_a_close_when_the_client_has_left() -> None:
+    """Is nothing, though the application does not know of that yet."""
+    left = threading.Event()
+
+    def act(ws: Any, app: App) -> None:
+        assert not ws.closed
+        assert left.wait(EVENT_SECONDS)
+        ws.close(4001)
+        app.seen.append(ws.closed)
+
+    app = App(act)
+    with adapter_of(app) as adapter:
+        ws = FakeWebSocket()
+        async with running(ws, adapter) as failures:
+            await ws.until(lambda ws: ws.accept)
+            ws.says("unread")
+            ws.leaves(1000)
+            await anyio.wait_all_tasks_blocked()
+            left.set()
+        assert failures == []
+    assert app.seen == [True]
+    assert ws.close is None
+
+
 @pytest.mark.spec("issue 5", "2. a client that vanishes frees the thread")
 @pytest.mark.parametrize("code", [1000, 1006])
 async def test_an_application_that_only_sends_learns_that_its_client_has_left(code: int) -> None:
@@ -840,6 +868,16 @@ async def test_the_loop_does_not_wait_for_itself() -> None:
             assert not used.closed
             ws.leaves()
         assert failures == []
+
+
+@pytest.mark.spec("FR 102")
+def test_a_call_that_ends_after_its_loop() -> None:
+    """Has nobody to tell, which is said by the call alone."""
+
+    async def make() -> ObjectLine:
+        return ObjectLine(current_gate(), 1000)
+
+    asyncio.run(make()).end()
 
 
 @pytest.mark.spec("FR 102")

@@ -12,7 +12,6 @@ Source: gevent-websocket 0.10.1, ``geventwebsocket.websocket.WebSocket``.
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 import threading
 from collections import deque
@@ -27,8 +26,6 @@ from ..errors import ClientDisconnected, CrossingError, WebSocketError
 from ..typing import Environ
 from ..websocket.client import Opening
 from ..websocket.frames import NORMAL_CLOSURE, Close, may_stand_in_a_frame
-
-_log = logging.getLogger("bridges.adapters")
 
 # What a message counts beside its own bytes, so that empty ones cannot pile up either.
 _MESSAGE_BYTES: Final = 64
@@ -138,7 +135,7 @@ class ObjectLine:
         try:
             self._pipe.end()
         except CrossingError:
-            _log.debug("the event loop ended before a websocket's application did")
+            pass  # the loop has ended, and the call is about to say so
 
 
 class WebSocket:

@@ -113,6 +113,59 @@ def test_unchanged_applications(port: tuple[int, str, Program]) -> None:
         assert program.until(lambda: get("/handlers") == "0", SECONDS), "the thread is held"
 
 
+@pytest.mark.spec("FR 102", "gevent-websocket")
+def test_applications_for_gevent_websocket(port: tuple[int, str, Program]) -> None:
+    """Echo, big messages, close codes, exceptions, a broadcast, clients that vanish, and a response instead."""
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+    from websockets.sync.client import connect
+
+    number, host, program = port
+    url = f"ws://127.0.0.1:{number}/gevent"
+
+    def get(path: str) -> str:
+        return httpx.get(f"http://127.0.0.1:{number}{path}", trust_env=False).text
+
+    with connect(f"{url}/echo", max_size=None) as ws:
+        for message in ("hi", "", b"\0\1", "ä" * 100_000, b"x" * 1_000_000):
+            if host == "daphne" and not message:
+                continue  # it drops empty ones of applications
+            ws.send(message)
+            assert ws.recv(SECONDS) == message
+        assert ws.ping().wait(SECONDS)
+        assert get("/handlers") == "1"
+        ws.close(4002, "enough")
+    assert program.until(lambda: get("/last-code") == "None", SECONDS), "it was not told"
+
+    for path, code, reason in (("bye", 4001, "bye"), ("fail", 1011, "")):
+        with connect(f"{url}/{path}") as ws:
+            with pytest.raises(ConnectionClosed):
+                for _ in range(2):
+                    ws.recv(SECONDS)
+            # daphne loses the reason.
+            assert (ws.close_code, ws.close_reason) == (code, "" if host == "daphne" else reason)
+    assert get("/last-code") == "WebSocketError"
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(f"{url}/room")) for _ in range(10)]
+        assert [each.recv(SECONDS) for each in clients] == ["welcome"] * 10
+        clients[3].send("all")
+        assert [each.recv(SECONDS) for each in clients] == ["all"] * 10
+
+    with pytest.raises(InvalidStatus) as refused, connect(f"{url}/nothing"):
+        pass
+    assert refused.value.response.status_code in (403, 404)  # some have no denial response
+
+    # Clients that vanish: one that is received from, and one that is only sent to.
+    for path in ("echo", "clock"):
+        with connect(f"{url}/{path}", max_size=None) as ws:
+            ws.send("there")
+            ws.recv(SECONDS)
+            assert program.until(lambda: get("/handlers") == "1", SECONDS)
+            ws.socket.shutdown(socket.SHUT_RDWR)
+            assert program.until(lambda: get("/handlers") == "0", SECONDS), "the thread is held"
+    assert get("/last-code") == "closed True"
+
+
 @pytest.mark.spec("issue 5", "2. Flask-SocketIO")
 def test_flask_socketio(port: tuple[int, str, Program]) -> None:
     """By websocket at once, and by polling that is upgraded: both clients hear what one shouts."""
