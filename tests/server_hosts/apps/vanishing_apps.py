@@ -105,10 +105,11 @@ def talk(ws: simple_websocket.Server, point: str) -> None:
         if point == "farewell":
             ws.close(FAREWELL)
             code = FAREWELL
+            return
         while point == "flood":
             ws.send(MESSAGE)
             account.sent_one()
-        while ws.connected or point != "farewell":
+        while True:
             ws.send(ws.receive())
     except simple_websocket.ConnectionClosed as closed:
         code = int(closed.reason)
