@@ -277,16 +277,16 @@ def flask_sock_on_gthread(app: str) -> Contender:
     return talkative(Contender("Flask-Sock on gthread", GTHREAD, app))
 
 
-def flask_sock_on_uvicorn(app: str) -> Contender:
-    """Put a Flask-Sock app on uvicorn by `bridges.WSGIToASGI`."""
-    bridged = wrapped("Flask-Sock, bridges on uvicorn", "bridges-websocket", app)
+def wsgi_websocket_on_uvicorn(way: str, app: str) -> Contender:
+    """Put a WSGI app with websockets on uvicorn by `bridges.WSGIToASGI`; ``way`` is how it speaks."""
+    bridged = wrapped(f"{way}, bridges on uvicorn", "bridges-websocket", app)
     return talkative(replace(bridged, command=uvicorn_websockets(app, "websockets-sansio").command))
 
 
-def flask_sock_on_server(app: str) -> Contender:
-    """Put a Flask-Sock app on the reference server."""
+def wsgi_websocket_on_server(way: str, app: str) -> Contender:
+    """Put a WSGI app with websockets on the reference server."""
     words = (*BRIDGES[:-1], f"--max-websockets={TALKERS}", BRIDGES[-1])
-    return Contender("Flask-Sock, bridges server", words, app)
+    return Contender(f"{way}, bridges server", words, app)
 
 
 def beset(app: str) -> tuple[Contender, ...]:

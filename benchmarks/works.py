@@ -283,20 +283,26 @@ def echo_asgi_on_gthread(connections: int, size: int, *, name: str, title: str) 
     )
 
 
-def echo_flask_sock(connections: int, size: int, *, name: str, title: str) -> Work:
-    """Make the work of websocket messages that come back, by a Flask-Sock app on ASGI servers."""
-    app = f"{WSGI_ECHO}:app"
+def echo_wsgi(connections: int, size: int, *, name: str, title: str) -> Work:
+    """Make the work of websocket messages that come back, by a WSGI app on ASGI servers."""
+    flask_app, by_object = f"{WSGI_ECHO}:app", f"{WSGI_ECHO}:by_object"
     on_uvicorn, on_server = (
-        contenders.flask_sock_on_uvicorn(app),
-        contenders.flask_sock_on_server(app),
+        contenders.wsgi_websocket_on_uvicorn("Flask-Sock", flask_app),
+        contenders.wsgi_websocket_on_server("Flask-Sock", flask_app),
     )
-    native = contenders.flask_sock_on_gthread(app)
+    native = contenders.flask_sock_on_gthread(flask_app)
     return Work(
         plan="p15",
         name=name,
         title=title,
         method=Echo(connections, size),
-        contenders=(on_uvicorn, on_server, native),
+        contenders=(
+            on_uvicorn,
+            on_server,
+            contenders.wsgi_websocket_on_uvicorn("wsgi.websocket", by_object),
+            contenders.wsgi_websocket_on_server("wsgi.websocket", by_object),
+            native,
+        ),
         targets=tuple(
             Target("trip_us", "ratio", 1.0, native.name, subject=ours.name)
             for ours in (on_uvicorn, on_server)
@@ -560,5 +566,5 @@ WORKS: tuple[Work, ...] = (
     ),
     *four_echoes(echo, "p13", ""),
     *four_echoes(echo_asgi_on_gthread, "p14", " by an ASGI app on gthread"),
-    *four_echoes(echo_flask_sock, "p15", " by Flask-Sock"),
+    *four_echoes(echo_wsgi, "p15", " by a WSGI app"),
 )

@@ -1,4 +1,4 @@
-"""WSGI apps that send each websocket message back: simple-websocket alone, and Flask-Sock, which is made of it."""
+"""WSGI apps that send each websocket message back: by simple-websocket, Flask-Sock (made of it), or an object."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def talk(websocket: simple_websocket.Server) -> None:
     """Send back what comes, until the client leaves, which is an exception."""
     while True:
         websocket.send(websocket.receive())
+
+
+def by_object(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Serve the websocket by the object that gevent-websocket and bridges have in the environ."""
+    websocket = environ["wsgi.websocket"]
+    for message in iter(websocket.receive, None):
+        websocket.send(message)
+    return []
 
 
 app = Flask(__name__)
