@@ -492,7 +492,9 @@ class Connection(asyncio.Protocol):
         came = self._buffer[self._position :]
         self._forget()
         self.read_on()
-        if self._half_closed:  # what came counts, but nobody will answer anything, nor a second end tell so
+        if (
+            self._half_closed
+        ):  # what came counts, but nobody will answer anything, nor a second end tell so
             self.service.loop.call_soon(self.close)
         return came
 
