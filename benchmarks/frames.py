@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import secrets
 
+TEXT = 0x1
 BINARY = 0x2
 CLOSE = 0x8
+PING = 0x9
+PONG = 0xA
 
 
 def handshake(path: str) -> bytes:

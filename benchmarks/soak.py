@@ -1,11 +1,12 @@
 """``python -m benchmarks.soak``: full load with clients that leave, stall and send garbage.
 
 Each host is soaked in turn. After the first minute and at the end the load stops, as many requests
-as the host can have under way are made to meet inside the app, and once the server is quiet its
-threads, descriptors and RSS are read from /proc, its asyncio tasks from the app where that is
-asynchronous. The run passes when processes, threads, descriptors and tasks are the same, RSS has
-grown by no more than the tolerance, all came to both meetings, nothing was left under way, no
-client was answered wrongly, and the server stopped when told, with no complaint in its log.
+as the host can have under way are made to meet inside the app, websockets likewise where they have
+threads of their own, and once the server is quiet its threads, descriptors and RSS are read from
+/proc, its asyncio tasks from the app where that is asynchronous. The run passes when processes,
+threads, descriptors and tasks are the same, RSS has grown by no more than the tolerance, all came
+to both meetings, nothing was left under way, no client was answered wrongly, and the server
+stopped when told, with no complaint in its log.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from benchmarks.measuring import MEGABYTE, BenchmarkError, Cores, Server
 from benchmarks.soak_clients import Misbehaved, Visit, connected, pay_visit
 from benchmarks.soak_hosts import HOSTS, Host
 from benchmarks.soak_terms import MEETING_SECONDS
+from benchmarks.soak_websockets import meet_websockets
 
 SAMPLE_SECONDS = 5.0
 QUIET_SECONDS = 60.0
@@ -243,11 +245,13 @@ class Rest:
     faults: list[str]
 
 
-async def settle(server: Server, threads: int, begun: float, tally: Tally) -> Rest:
+async def settle(server: Server, host: Host, begun: float, tally: Tally) -> Rest:
     """Let all threads meet, wait for quiet, and look."""
     faults = []
-    if not await meet(server, threads):
-        faults.append(f"not all of {threads} requests came to the meeting")
+    if not await meet(server, host.threads):
+        faults.append(f"not all of {host.threads} requests came to the meeting")
+    if not await meet_websockets(server.port, host.websockets):
+        faults.append(f"not all of {host.websockets} websockets were open at one time")
     await quiet_state(server)
     account, more = await idle_account(server)
     faults += more
@@ -306,7 +310,7 @@ async def soak(server: Server, host: Host, options: argparse.Namespace) -> list[
         seeds = [f"{options.seed} {name} {number}" for number in range(host.clients)]
         async with load(server, Crowd(host.visits, seeds), tally):
             await watch(server, seconds, begun, tally)
-        return await settle(server, host.threads, begun, tally)
+        return await settle(server, host, begun, tally)
 
     first = await part("first", first_part)
     last = await part("rest", total - first_part)
@@ -318,7 +322,7 @@ async def soak(server: Server, host: Host, options: argparse.Namespace) -> list[
 
 def soak_host(name: str, options: argparse.Namespace, cores: Cores) -> list[str]:
     """Start a host, soak it and stop it; return what was wrong."""
-    host = HOSTS[name]
+    host = HOSTS[name] if options.adapter == "bridges" else HOSTS[name].without_websockets()
     changes = {key: getattr(options, key) for key in ("clients", "threads")}
     host = replace(host, **{key: value for key, value in changes.items() if value is not None})
     words = {"loop": options.loop, "http": options.http}

@@ -15,18 +15,21 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from benchmarks import frames
-from benchmarks.soak_terms import (
-    BLOCK,
-    EVENT_COUNT,
-    HELLO,
-    LIST_PARTS,
-    STREAM_PARTS,
-    WEBSOCKET_MESSAGES,
-)
+from benchmarks.soak_terms import BLOCK, EVENT_COUNT, HELLO, LIST_PARTS, STREAM_PARTS
 
 VISIT_SECONDS = 60.0
 STALL_SECONDS = 1.0
+
+
+Visit = Callable[[int, random.Random], Awaitable[None]]
+
+MAY_BE_CUT: set[Visit] = set()
+
+
+def may_be_cut(visit: Visit) -> Visit:
+    """Mark a visit whose connection the server may rightly end first: it answers 400 or nothing and closes."""
+    MAY_BE_CUT.add(visit)
+    return visit
 
 
 class Misbehaved(Exception):
@@ -207,37 +210,10 @@ async def echoed_upload(port: int, chance: random.Random) -> None:
         expect((200, body), answer, "echo")
 
 
-async def websocket_talk(port: int, chance: random.Random) -> None:
-    """Send messages and take them back, then close, or have the app close."""
-    messages = chance.randint(1, WEBSOCKET_MESSAGES)
-    async with connected(port) as line:
-        await opened_websocket(line)
-        for _ in range(messages):
-            message = chance.randbytes(chance.choice([0, 5, 200, 100_000]))
-            expected = frames.from_server(message)
-            sending = line.send(frames.from_client(message))
-            _, came = await asyncio.gather(sending, line.reader.readexactly(len(expected)))
-            expect(expected, came, "websocket message")
-        normal = (1000).to_bytes(2, "big")
-        if messages < WEBSOCKET_MESSAGES:
-            await line.send(frames.from_client(normal, frames.CLOSE))
-        farewell = frames.from_server(normal, frames.CLOSE)
-        expect(farewell, await line.reader.readexactly(len(farewell)), "websocket close")
-        if messages == WEBSOCKET_MESSAGES:
-            await line.send(frames.from_client(normal, frames.CLOSE))
-        expect(b"", await line.reader.read(), "end of the websocket")
-
-
-async def opened_websocket(line: Line) -> None:
-    """Open a websocket."""
-    await line.send(frames.handshake("/websocket"))
-    status, _ = await line.head()
-    expect(101, status, "websocket")
-
-
 # --- clients that leave ------------------------------------------------------------------------
 
 
+@may_be_cut
 async def leaves_response(port: int, chance: random.Random) -> None:
     """Read a random part of an answer and go."""
     async with connected(port) as line:
@@ -251,6 +227,7 @@ async def leaves_response(port: int, chance: random.Random) -> None:
         leave(line, chance)
 
 
+@may_be_cut
 async def leaves_upload(port: int, chance: random.Random) -> None:
     """Promise a body, send a random part of it and go."""
     promised = chance.randint(1, 500_000)
@@ -260,6 +237,7 @@ async def leaves_upload(port: int, chance: random.Random) -> None:
         leave(line, chance)
 
 
+@may_be_cut
 async def leaves_endless(port: int, chance: random.Random) -> None:
     """Take some of what has no end, silent or not, wait a moment and go."""
     async with connected(port) as line:
@@ -271,6 +249,7 @@ async def leaves_endless(port: int, chance: random.Random) -> None:
         leave(line, chance)
 
 
+@may_be_cut
 async def leaves_echo(port: int, chance: random.Random) -> None:
     """Send part of a body, with what is no framing at its end perhaps, take some of it back and go."""
     async with connected(port) as line:
@@ -286,22 +265,12 @@ async def leaves_echo(port: int, chance: random.Random) -> None:
         leave(line, chance)
 
 
+@may_be_cut
 async def leaves_head(port: int, chance: random.Random) -> None:
     """Send part of a request head, perhaps nothing, and go."""
     head = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     async with connected(port) as line:
         await line.send(head[: chance.randrange(len(head))])
-        leave(line, chance)
-
-
-async def leaves_websocket(port: int, chance: random.Random) -> None:
-    """Open a websocket, send part of a frame, or what is none, and go."""
-    frame = frames.from_client(chance.randbytes(chance.choice([5, 200, 100_000])))
-    async with connected(port) as line:
-        await opened_websocket(line)
-        noise = chance.randbytes(chance.randint(1, 1_000))
-        await line.send(chance.choice([b"", frame[: chance.randrange(len(frame))], frame, noise]))
-        await asyncio.sleep(chance.random() * 0.2)
         leave(line, chance)
 
 
@@ -352,6 +321,7 @@ GARBAGE = (
 )
 
 
+@may_be_cut
 async def sends_garbage(port: int, chance: random.Random) -> None:
     """Send what is no HTTP, wait a moment for whatever comes, and go."""
     async with connected(port) as line:
@@ -362,8 +332,6 @@ async def sends_garbage(port: int, chance: random.Random) -> None:
                 await line.reader.read(65_536)
         leave(line, chance)
 
-
-Visit = Callable[[int, random.Random], Awaitable[None]]
 
 VISITS: dict[Visit, int] = {
     several_hellos: 30,
@@ -390,20 +358,6 @@ ASGI_VISITS: dict[Visit, int] = {
     leaves_echo: 4,
 }
 """Those that the ASGI probe has more answers for."""
-
-WEBSOCKET_VISITS: dict[Visit, int] = {**ASGI_VISITS, websocket_talk: 8, leaves_websocket: 6}
-"""With those for a server that speaks websocket, too."""
-
-# Those whose connection the server may rightly end first: it answers 400 or nothing and closes.
-MAY_BE_CUT = (
-    leaves_response,
-    leaves_upload,
-    leaves_head,
-    leaves_endless,
-    leaves_echo,
-    leaves_websocket,
-    sends_garbage,
-)
 
 
 async def pay_visit(visit: Visit, port: int, chance: random.Random) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.contenders import GUNICORN, Contender
-from benchmarks.soak_clients import ASGI_VISITS, VISITS, WEBSOCKET_VISITS, Visit
+from benchmarks.soak_clients import ASGI_VISITS, VISITS, Visit
+from benchmarks.soak_terms import PING_SECONDS, WEBSOCKETS
+from benchmarks.soak_websockets import WEBSOCKET_VISITS
 
 UVICORN = (
     "-m",
@@ -16,6 +18,8 @@ UVICORN = (
     "--no-access-log",
     "--log-level=critical",
     "--timeout-keep-alive=2",
+    f"--ws-ping-interval={PING_SECONDS}",
+    f"--ws-ping-timeout={PING_SECONDS}",
     "--port={port}",
     "{app}",
 )
@@ -27,6 +31,7 @@ SERVER = (
     "--log-level=error",
     "--keep-alive-seconds=2",
     "--threads={threads}",
+    f"--max-websockets={WEBSOCKETS}",
     "--port={port}",
     "{app}",
 )
@@ -52,6 +57,7 @@ class Host:
         clients: at a time, so that none waits in vain for its turn.
         threads: requests that are made to meet inside the app: all that can be there at once.
         wrapped: whether an adapter stands between the server and the probe.
+        websockets: that are made to be open at one time, for where they have threads of their own.
     """
 
     command: tuple[str, ...]
@@ -60,6 +66,14 @@ class Host:
     clients: int
     threads: int
     wrapped: bool = True
+    websockets: int = 0
+
+    def without_websockets(self) -> Host:
+        """Make it one for an adapter that has none."""
+        visits = {
+            visit: share for visit, share in self.visits.items() if visit not in WEBSOCKET_VISITS
+        }
+        return replace(self, visits=visits, websockets=0)
 
     def contender(self, adapter: str, threads: int, words: Mapping[str, str]) -> Contender:
         """Make what is to be started; ``words`` fill in the command."""
@@ -72,6 +86,8 @@ class Host:
             "SOAK_THREADS": str(threads),
             # So long may clients that left while the application is silent stay unnoticed.
             "BRIDGES_WRITE_SECONDS": "3",
+            "BRIDGES_WEBSOCKET_PING_SECONDS": str(PING_SECONDS),
+            "BRIDGES_WEBSOCKET_PONG_SECONDS": str(PING_SECONDS),
             **PLAIN_ALLOCATOR,
         }
         return Contender("soak", tuple(filled), self.app, environment)
@@ -80,7 +96,6 @@ class Host:
 def gunicorn(
     worker_class: str,
     *options: str,
-    visits: Mapping[Visit, int] = ASGI_VISITS,
     clients: int,
     threads: int,
     wrapped: bool = True,
@@ -88,22 +103,33 @@ def gunicorn(
     """Make a host of one of gunicorn's worker classes for the ASGI probe."""
     command = (*GUNICORN, f"--worker-class={worker_class}", *options, "{app}")
     quiet = tuple(word.replace("--log-level=warning", "--log-level=critical") for word in command)
-    return Host(quiet, ASGI_PROBE, visits, clients, threads, wrapped)
+    return Host(quiet, ASGI_PROBE, {**ASGI_VISITS, **WEBSOCKET_VISITS}, clients, threads, wrapped)
 
 
+WSGI_VISITS = {**VISITS, **WEBSOCKET_VISITS}
 WSGI_PROBE = "benchmarks.apps.soak_wsgi:app"
 ASGI_PROBE = "benchmarks.apps.soak_asgi:app"
 
 HOSTS = {
-    "uvicorn": Host(UVICORN, WSGI_PROBE, VISITS, clients=64, threads=40),
+    "uvicorn": Host(
+        UVICORN, WSGI_PROBE, WSGI_VISITS, clients=64, threads=40, websockets=WEBSOCKETS
+    ),
     "sync": gunicorn("sync", clients=12, threads=1),
     "gthread": gunicorn("gthread", "--threads={threads}", clients=64, threads=10),
     "gevent": gunicorn("gevent", clients=64, threads=64),
-    "server-wsgi": Host(SERVER, WSGI_PROBE, VISITS, clients=64, threads=40, wrapped=False),
+    "server-wsgi": Host(
+        SERVER,
+        WSGI_PROBE,
+        WSGI_VISITS,
+        clients=64,
+        threads=40,
+        wrapped=False,
+        websockets=WEBSOCKETS,
+    ),
     "server-asgi": Host(
         tuple(word for word in SERVER if "threads" not in word),
         ASGI_PROBE,
-        WEBSOCKET_VISITS,
+        {**ASGI_VISITS, **WEBSOCKET_VISITS},
         clients=64,
         threads=64,
         wrapped=False,
@@ -111,7 +137,6 @@ HOSTS = {
     "bridge-worker": gunicorn(
         "bridges.gunicorn.BridgeWorker",
         "--asgi-loop={loop}",
-        visits=WEBSOCKET_VISITS,
         clients=64,
         threads=64,
         wrapped=False,

@@ -19,4 +19,10 @@ TICK_SECONDS = 0.05
 WEBSOCKET_MESSAGES = 8
 """After so many the app ends a websocket."""
 
+WEBSOCKETS = 64
+"""Most at one time of a WSGI app, each in a thread: as many as there are clients."""
+
+PING_SECONDS = 2.0
+"""Of silence until a client of a websocket is asked for a sign of life, and for that."""
+
 MEETING_SECONDS = 30.0

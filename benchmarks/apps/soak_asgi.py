@@ -23,6 +23,7 @@ from benchmarks.soak_terms import (
     HELLO,
     LIST_PARTS,
     MEETING_SECONDS,
+    PING_SECONDS,
     STREAM_PARTS,
     TICK_SECONDS,
     WEBSOCKET_MESSAGES,
@@ -212,6 +213,17 @@ async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
+async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send messages until the client leaves."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    try:
+        while True:
+            await send({"type": "websocket.send", "bytes": BLOCK})
+    except OSError:
+        pass
+
+
 async def meeting(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer once as many requests are in here as the host can have: none of its threads is lost."""
     barrier: asyncio.Barrier = scope["state"]["barrier"] if "state" in scope else no_lifespan()
@@ -249,6 +261,7 @@ HANDLERS: dict[str, Handler] = {
     "/late-error": late_error,
     "/background": background,
     "/websocket": websocket,
+    "/flood": flood,
     "/sensitive": sensitive,
     "/meeting": meeting,
     "/account": account,
@@ -293,7 +306,9 @@ def with_bridges() -> Any:
     """Wrap the probe in `bridges.ASGIToWSGI`."""
     from bridges import ASGIToWSGI
 
-    return ASGIToWSGI(probe)
+    return ASGIToWSGI(
+        probe, websocket_ping_seconds=PING_SECONDS, websocket_pong_seconds=PING_SECONDS
+    )
 
 
 def with_a2wsgi() -> Any:

@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import simple_websocket
+
 from benchmarks.soak_terms import (
     BLOCK,
     EVENT_COUNT,
@@ -22,6 +24,8 @@ from benchmarks.soak_terms import (
     LIST_PARTS,
     MEETING_SECONDS,
     STREAM_PARTS,
+    WEBSOCKET_MESSAGES,
+    WEBSOCKETS,
 )
 
 THREADS = int(os.environ["SOAK_THREADS"])
@@ -101,6 +105,25 @@ def late_error(environ: Environ, start_response: Any) -> Iterator[bytes]:
         raise RuntimeError("the probe app fails late as it was asked to")
 
 
+def websocket(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Send messages back until the client leaves, or end it by itself after a few."""
+    with contextlib.suppress(simple_websocket.ConnectionClosed, OSError):
+        socket = simple_websocket.Server.accept(environ)
+        for _ in range(WEBSOCKET_MESSAGES):
+            socket.send(socket.receive())
+        socket.close()
+    return []
+
+
+def flood(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Send messages until the client leaves."""
+    with contextlib.suppress(simple_websocket.ConnectionClosed, OSError):
+        socket = simple_websocket.Server.accept(environ)
+        while True:
+            socket.send(BLOCK)
+    return []
+
+
 def meeting(environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Answer once every thread of the pool is in here: none is lost, none is stuck."""
     try:
@@ -113,13 +136,12 @@ def meeting(environ: Environ, start_response: Any) -> Iterable[bytes]:
 
 def account(environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Answer what the pool says of itself, or what is counted here where it is not to be seen."""
-    snapshot = getattr(getattr(app, "pool", None), "snapshot", None)
-    if snapshot is None:
-        found = {"busy": Account.busy, "queued": 0}
-    else:
-        state = snapshot()
+    pools = [getattr(app, name, None) for name in ("pool", "websocket_pool")]
+    states = [pool.snapshot() for pool in pools if hasattr(pool, "snapshot")]
+    found = {"busy": Account.busy, "queued": 0}
+    if states:
         names = ("busy", "queued", "threads", "idle", "stuck", "served")
-        found = {name: getattr(state, name, None) for name in names}
+        found = {name: sum(getattr(state, name) for state in states) for name in names}
     return answer(start_response, json.dumps(found).encode("ascii"))
 
 
@@ -137,6 +159,8 @@ HANDLERS: dict[str, Handler] = {
     "/list": big_list,
     "/error": error,
     "/late-error": late_error,
+    "/websocket": websocket,
+    "/flood": flood,
     "/meeting": meeting,
     "/account": account,
 }
@@ -160,7 +184,7 @@ def with_bridges() -> Any:
     """Wrap the probe in `bridges.WSGIToASGI`."""
     from bridges import WSGIToASGI
 
-    return WSGIToASGI(probe, max_threads=THREADS)
+    return WSGIToASGI(probe, max_threads=THREADS, websocket=True, max_websockets=WEBSOCKETS)
 
 
 def with_a2wsgi() -> Any:
