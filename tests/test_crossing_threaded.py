@@ -497,7 +497,7 @@ def test_trio_run_that_crashes(opened, caplog):
         trio.lowlevel.spawn_system_task(crash)
         await trio.sleep_forever()
 
-    with pytest.raises(trio.Cancelled):
+    with pytest.raises(CrossingError, match="cancelled this"):
         portal.call(work)
     for thread in portal_threads():
         thread.join(PATIENCE_SECONDS)

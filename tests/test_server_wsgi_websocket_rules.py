@@ -124,6 +124,7 @@ async def opened(app: App | None = None, **options: Any) -> AsyncIterator[Open]:
         socket = Open(driver, client, app)
         if app.opens:
             await driver.until(lambda: client.received.startswith(b"HTTP/1.1 101 "))
+            await driver.until(lambda: hasattr(app, "ws"))  # its thread goes on at its own pace
         yield socket
         if not app.ended.is_set():
             await client.leave()

@@ -133,7 +133,7 @@ class Portal(ABC):
 
         Raises:
             BaseException: what the work raised.
-            CrossingError: called on the loop, the loop has ended, or it did not answer in time.
+            CrossingError: called on the loop, the loop has ended or cancelled the work, or it did not answer in time.
         """
         self.check_caller()
         bell = self.bell()
@@ -164,6 +164,9 @@ class Portal(ABC):
         if not self._wait_at(bell, lambda: bool(outcome) or self._over, seconds):
             raise CrossingError(f"the event loop did not answer within {seconds:g} seconds")
         failure = outcome.pop() if outcome else CrossingError("the event loop has ended")
+        if failure is not None and is_cancellation(failure):
+            # To the caller's thread, which is no task, that would mean nothing.
+            raise CrossingError("the event loop cancelled this, as it does at its end") from failure
         if failure is not None:
             raise failure
 
