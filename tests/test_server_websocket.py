@@ -150,7 +150,7 @@ async def test_who_sends_without_a_pause_learns_that_the_client_left(
                 told.set()
                 return
 
-    async with serving(streams, lifespan="off") as server, connected(server) as (reader, writer):
+    async with serving(streams, lifespan="off") as server, connected(server) as (_, writer):
         fields = (
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
