@@ -8,7 +8,7 @@ import weakref
 from typing import Any
 
 import pytest
-from server_driver import serving
+from server_driver import connected, serving
 from websocket_tools import BINARY, frame
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -123,6 +123,41 @@ async def test_what_is_over_waits_for_no_garbage_collector(anyio_backend: Any) -
             await freed.wait()
         finally:
             gc.enable()
+
+
+@pytest.mark.spec("ASGI WebSocket 2.5", "Send")
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_who_sends_without_a_pause_learns_that_the_client_left(
+    anyio_backend: Any, kind: str
+) -> None:
+    """A transport that is lost takes everything, and the loop has to get its turn to tell so."""
+    told = asyncio.Event()
+
+    async def streams(scope: Scope, receive: Receive, send: Send) -> None:
+        if kind == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            message: Any = {"type": "http.response.body", "body": b"x" * 10, "more_body": True}
+        else:
+            await send({"type": "websocket.accept"})
+            message = {"type": "websocket.send", "bytes": b"x" * 10}
+        await send(message)
+        # What the loop does when a write or a read fails.
+        receive.__self__.connection.transport.abort()  # type: ignore[attr-defined]
+        for _ in range(1_000):
+            try:
+                await send(message)
+            except OSError:
+                told.set()
+                return
+
+    async with serving(streams, lifespan="off") as server, connected(server) as (_, writer):
+        fields = (
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        )
+        more = fields if kind == "websocket" else ""
+        writer.write(f"GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n".encode())
+        await told.wait()
 
 
 @pytest.mark.spec("ASGI WebSocket 2.5", "Close")

@@ -135,8 +135,10 @@ class ASGIExchange(TaskExchange):
                 self._write_head(chunk, last)
             elif chunk or last:
                 self.go_on(chunk, last, trailers=events.wants_trailers)
-            if self.connection.write_paused and not self.complete:
-                await self.drained()
+            if not self.complete:
+                connection = self.connection
+                if connection.write_paused or connection.transport.is_closing():
+                    await self.drained()
         elif kind == "http.response.start":
             events.start(message)
         else:

@@ -137,6 +137,9 @@ class Exchange(ABC):
 
     async def caught_up(self) -> None:
         """Wait while the client is slower than what is written, and there."""
+        if not self.complete and self.connection.transport.is_closing():
+            # Its loss is about to be told, which who sends without a pause would never let happen.
+            await asyncio.sleep(0)
         while self.connection.write_paused and self.gone is None:
             await self.change()
 
