@@ -82,6 +82,8 @@ def test_a_killed_worker_costs_its_own_requests_alone(begin: Starter, kind: str)
     # Room for all streams in one worker, whose share nobody decides.
     threads = ("--threads", "50") if kind == "gthread" else ()
     server = begin(kind, "-w", "2", *threads, conf=HOOKS)
+    # One that begins later would leave all room of the other to be taken.
+    assert len(noted(server, "lifespan", 2)) == 2
     with ExitStack() as stack:
         streams: list[tuple[Exchange, int]] = []
         while len({process for _, process in streams}) < 2:
