@@ -8,8 +8,7 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,41 +25,15 @@ from websocket_driver import (
     AppSocket,
     FakeWebSocket,
     Recording,
+    adapter_of,
     echo,
+    running,
 )
 from websocket_tools import frame
 
 from bridges import ThreadPool, WSGIToASGI
 from bridges.errors import ApplicationProtocolError, CrossingError
-from bridges.typing import ASGIApplication, Environ, StartResponse
-
-
-@contextmanager
-def adapter_of(app: Any, **options: Any) -> Iterator[WSGIToASGI]:
-    """Give an adapter; behind the test all its threads are free, and end."""
-    adapter = WSGIToASGI(app, websocket=True, **options)
-    yield adapter
-    for pool in (adapter.websocket_pool, adapter.pool):
-        if pool is not None:
-            assert pool.shutdown(EVENT_SECONDS), "a thread is held"
-
-
-@asynccontextmanager
-async def running(ws: FakeWebSocket, app: ASGIApplication) -> Any:
-    """Run the application beside the test, and wait for its end."""
-    failures: list[BaseException] = []
-
-    async def serve() -> None:
-        try:
-            await ws.serve(app)
-        except Exception as error:
-            failures.append(error)
-
-    with anyio.fail_after(EVENT_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve)
-            yield failures
-
+from bridges.typing import Environ, StartResponse
 
 # The request.
 

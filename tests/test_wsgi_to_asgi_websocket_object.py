@@ -7,8 +7,7 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,42 +16,14 @@ import anyio
 import anyio.to_thread
 import pytest
 from driver import EVENT_SECONDS, lifespan, request, until
-from websocket_driver import AppSocket, FakeWebSocket
+from websocket_driver import AppSocket, FakeWebSocket, adapter_of, running
 
-from bridges import WSGIToASGI
 from bridges.crossing.gates import current_gate
 from bridges.errors import ApplicationProtocolError, CrossingError, WebSocketError
-from bridges.typing import ASGIApplication, Environ, StartResponse
+from bridges.typing import Environ, StartResponse
 from bridges.wsgi.websocket_object import ObjectLine
 
 GEVENT_WEBSOCKET = "gevent-websocket 0.10.1"
-
-
-@contextmanager
-def adapter_of(app: Any, **options: Any) -> Iterator[WSGIToASGI]:
-    """Give an adapter; behind the test all its threads are free, and end."""
-    adapter = WSGIToASGI(app, websocket=True, **options)
-    yield adapter
-    for pool in (adapter.websocket_pool, adapter.pool):
-        if pool is not None:
-            assert pool.shutdown(EVENT_SECONDS), "a thread is held"
-
-
-@asynccontextmanager
-async def running(ws: FakeWebSocket, app: ASGIApplication) -> Any:
-    """Run the application beside the test, and wait for its end."""
-    failures: list[BaseException] = []
-
-    async def serve() -> None:
-        try:
-            await ws.serve(app)
-        except Exception as error:
-            failures.append(error)
-
-    with anyio.fail_after(EVENT_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve)
-            yield failures
 
 
 class App:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NoReturn
 
 import anyio
@@ -20,6 +21,7 @@ from driver import EVENT_SECONDS, Misuse
 from websocket_tools import BINARY, CLOSE, PING, PONG, TEXT, frame
 from wsproto.utilities import generate_accept_token
 
+from bridges import WSGIToASGI
 from bridges.typing import ASGIApplication, Environ, Message, StartResponse
 
 SendHook = Callable[[Message], Awaitable[None]]
@@ -250,6 +252,33 @@ class AppSocket:
         return list(iter(self.receive, None))
 
 
+@contextmanager
+def adapter_of(app: Any, **options: Any) -> Iterator[WSGIToASGI]:
+    """Give an adapter; behind the test all its threads are free, and end."""
+    adapter = WSGIToASGI(app, websocket=True, **options)
+    yield adapter
+    for pool in (adapter.websocket_pool, adapter.pool):
+        if pool is not None:
+            assert pool.shutdown(EVENT_SECONDS), "a thread is held"
+
+
+@asynccontextmanager
+async def running(ws: FakeWebSocket, app: ASGIApplication) -> Any:
+    """Run the application beside the test, and wait for its end."""
+    failures: list[BaseException] = []
+
+    async def serve() -> None:
+        try:
+            await ws.serve(app)
+        except Exception as error:
+            failures.append(error)
+
+    with anyio.fail_after(EVENT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve)
+            yield failures
+
+
 def echo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Send back what comes, and answer the close frame."""
     ws = AppSocket(environ)
@@ -297,6 +326,8 @@ __all__ = [
     "AppSocket",
     "FakeWebSocket",
     "Recording",
+    "adapter_of",
     "echo",
+    "running",
     "websocket_scope",
 ]

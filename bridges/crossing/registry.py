@@ -95,9 +95,8 @@ def leave(portal: Portal, farewell: Work) -> None:
         portal.call(functools.partial(_say_once, portal, farewell), seconds + _PATIENCE_SECONDS)
     except CrossingError as error:
         said = portal.said.get(farewell)
-        if (
-            said is None or not said.is_set()
-        ):  # else another thread has said it, and ended the loop since
+        # Where it was said, another thread has said it, and ended the loop since.
+        if said is None or not said.is_set():
             _log.error("an ASGI application could not be ended in order: %s", error)
     finally:
         if _strike(portal, farewell):
