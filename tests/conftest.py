@@ -78,8 +78,10 @@ def no_thread_left_behind() -> Any:
 
 _SEED = pytest.StashKey[int]()
 
-hypothesis.settings.register_profile("local", deadline=None, print_blob=True)
-hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+# That examples take long to make says nothing but that the machine is busy.
+_UNTIMED: Any = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("local", **_UNTIMED, print_blob=True)
+hypothesis.settings.register_profile("repeatable", **_UNTIMED, derandomize=True, database=None)
 _ON_CI = bool(os.environ.get("CI"))
 hypothesis.settings.load_profile("repeatable" if _ON_CI else "local")
 

@@ -1,7 +1,8 @@
 """The test run: ``python3 tests/tools/run.py [lint] [docs] [lowest] [fast] [hosts]``.
 
 Uses the standard library only, so that any Python 3.10 to 3.13 with venv can start it. Every step runs also
-when an earlier one failed; the last line counts the tests of all runs, and each failed check as one failure.
+when an earlier one failed. The summary says for each test that failed which it was and what it said; the last
+line counts the tests of all runs, and each failed check as one failure.
 
 - lint: ruff format, ruff, flake8 (layers), mypy on the package; mypy and pyright on ``tests/typing``.
 - docs: the site, with warnings as errors.
@@ -27,7 +28,7 @@ import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,6 +39,9 @@ ENVIRONMENTS = ROOT / ".venvs"
 RESULTS = ROOT / ".test-results"
 # No single command of a healthy run comes near this; a hung one must not hold the machine for ever.
 COMMAND_SECONDS = 900
+# Of each test that failed, at the end of the run; the whole stands far above, or is cut off by what keeps the log.
+DETAIL_LINES = 25
+MOST_DETAILS = 8
 FAST = ("-q", "-m", "not hosts")
 FAST_ON_OTHERS = ("-q", "-m", "not hosts and not one_python")
 
@@ -49,6 +53,7 @@ class Tally:
         self.passed = 0
         self.failed = 0
         self.lines: list[str] = []
+        self.details: list[str] = []
         self._lock = threading.Lock()
 
     def check(self, label: str, ok: bool, seconds: float) -> None:
@@ -71,13 +76,23 @@ class Tally:
         if status and not failed:
             failed = 1
         word = "FAILED" if failed else "ok"
+        failures = dict(told for case in suite.iter("testcase") for told in faults(case))
         with self._lock:
             self.passed += passed
             self.failed += failed
+            self.details += [f"\n== {label}: {name}\n{end}" for name, end in failures.items()]
             self.lines.append(
                 f"{word:>8}  {label}: {passed} passed, {failed} failed, {count['skipped']} skipped "
                 f"({seconds:.0f} s)"
             )
+            self.lines += [f"{'':>8}  - {name}" for name in failures]
+
+
+def faults(case: ET.Element) -> Iterator[tuple[str, str]]:
+    """Give the name of a test in a JUnit report and the end of what pytest shows of it, if it failed."""
+    for fault in [*case.iter("failure"), *case.iter("error")]:
+        shown = (fault.text or fault.get("message") or "").strip().splitlines()
+        yield f"{case.get('classname')}::{case.get('name')}", "\n".join(shown[-DETAIL_LINES:])
 
 
 def call(command: Sequence[str | Path], whole: bool = False, **environment: str) -> int:
@@ -346,6 +361,8 @@ def main() -> int:
     tally = Tally()
     for name in names:
         STEPS[name](tally)
+    # Of many, the first will do: the summary has their names.
+    print("\n".join(tally.details[:MOST_DETAILS]))
     print(f"\n== summary ({time.monotonic() - started:.0f} s)")
     print("\n".join(tally.lines))
     print(f"{tally.passed} passed, {tally.failed} failed", flush=True)
