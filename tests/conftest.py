@@ -57,6 +57,11 @@ def _bridge_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)}
 
 
+def _is_there(thread: threading.Thread) -> bool:
+    """Whether it runs or is just being started, when it cannot be joined yet."""
+    return thread.is_alive() or thread.ident is None
+
+
 @pytest.fixture(autouse=True)
 def no_thread_left_behind() -> Any:
     """Fail a test that leaves one of our threads running: what it started, it ends."""
@@ -66,12 +71,13 @@ def no_thread_left_behind() -> Any:
     if not left:
         return
     deadline = time.monotonic() + THREAD_EXIT_SECONDS
-    while any(thread.is_alive() for thread in left) and time.monotonic() < deadline:
+    while any(map(_is_there, left)) and time.monotonic() < deadline:
         # A pool that only a reference cycle still holds is on its way out, once no thread is within it.
         gc.collect()
         for thread in left:
-            thread.join(0.2)
-    alive = sorted(thread.name for thread in left if thread.is_alive())
+            if thread.is_alive():
+                thread.join(0.2)
+    alive = sorted(thread.name for thread in left if _is_there(thread))
     if alive:
         pytest.fail(f"threads left behind by the test: {', '.join(alive)}", pytrace=False)
 
