@@ -80,6 +80,9 @@ def as_json(start: Start, value: Any) -> list[bytes]:
 
 
 def environ_(environ: Environ, start: Start, key: str) -> Iterable[bytes]:
+    # All of it: hypercorn loses HTTP/2 connections whose client sends on when it is answered (test_late_data.py).
+    for _ in body_pieces(environ):
+        pass
     plain = {k: v for k, v in environ.items() if isinstance(v, str | int | bool)}
     return as_json(start, {**plain, "wsgi.version": list(environ["wsgi.version"])})
 
