@@ -73,7 +73,7 @@ def test_pathsend_uses_the_hosts_wrapper(adapt: Adapt, path: Path, wrapper: Any)
     assert file.tell() == 0
     assert host.rest().close().body == CONTENT
     assert file.closed
-    assert _descriptors() == before
+    assert _descriptors() <= before
 
 
 @pytest.mark.spec("FR 106")
@@ -108,7 +108,7 @@ def test_a_host_that_fails_at_a_file(adapt: Adapt, path: Path, what: str) -> Non
     host = FakeHost(wsgi__file_wrapper=fail if what == "wrapper" else FileWrapper)
     with pytest.raises(LookupError):
         adapter(host.environ, fail if what == "start_response" else host._start_response)
-    assert _descriptors() == before
+    assert _descriptors() <= before
 
 
 @pytest.mark.spec("RFC 9110", "9.3.2 HEAD")
@@ -163,7 +163,7 @@ def test_zerocopysend(
     serve(adapter, wsgi__file_wrapper=wrapper)
     before = _descriptors()
     assert serve(adapter, wsgi__file_wrapper=wrapper).body == b"<" + expected + b">"
-    assert _descriptors() == before
+    assert _descriptors() <= before
 
 
 @pytest.mark.spec("FR 106")
@@ -198,7 +198,7 @@ def test_zerocopysend_is_left_early(adapt: Adapt, path: Path, wrapper: Any, step
     for _ in range(steps):
         host.next()
     host.close()
-    assert _descriptors() == before
+    assert _descriptors() <= before
 
 
 @pytest.mark.spec("FR 107")

@@ -235,7 +235,7 @@ def test_parts_of_files_wait_for_room(adapt: Adapt, file: Path) -> None:
     received = serve(adapter, wsgi__file_wrapper=FileWrapper).body
     assert received == b"0123456789" * 100
     assert max(counts) <= before + 8
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before
 
 
 def test_a_group_of_cancellations_is_one() -> None:

@@ -619,7 +619,7 @@ def test_a_thousand_clients_that_leave_cost_nothing(loop: str, rng: random.Rando
                     tasks.start_soon(misbehave, adapter, rng)
         await assert_all_threads_free(adapter)
         assert pool.snapshot().threads == threads
-        assert open_descriptors() == descriptors
+        assert open_descriptors() <= descriptors
         assert (await request(adapter)).body_bytes == 14_000
 
     run_on(loop, visit)

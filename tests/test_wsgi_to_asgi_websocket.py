@@ -806,7 +806,7 @@ async def test_descriptors_are_closed_once() -> None:
                 ws.leaves(code)
                 async with running(ws, adapter):
                     pass
-    assert len(list(DESCRIPTORS.iterdir())) == before + len(closes.seen)
+    assert len(list(DESCRIPTORS.iterdir())) <= before + len(closes.seen)
     for descriptor in closes.seen:
         os.close(descriptor)  # raises where somebody else has closed it
 
@@ -826,7 +826,7 @@ async def test_without_a_descriptor_for_its_copy_nothing_is_left(
         monkeypatch.setattr(socket.socket, "dup", fail)
         with pytest.raises(CrossingError, match="Too many open files"):
             await FakeWebSocket().serve(adapter)
-        assert len(list(DESCRIPTORS.iterdir())) == before
+        assert len(list(DESCRIPTORS.iterdir())) <= before
 
 
 @pytest.mark.spec("issue 5", "2. the pool's shutdown and lifespan end")

@@ -679,7 +679,7 @@ async def test_the_object_closes_the_socket() -> None:
         ws = FakeWebSocket()
         async with running(ws, adapter) as failures:
             assert await ws.sees(2) == ["open", "[b'', -1]"]
-            assert descriptors() == before
+            assert descriptors() <= before
             ws.leaves(1000)
         assert failures == []
 
