@@ -873,6 +873,7 @@ async def test_nothing_is_left_to_the_garbage_collector() -> None:
         gc.disable()
         try:
             await FakeWebSocket().serve(adapter)
+            assert adapter.websocket_pool.shutdown(EVENT_SECONDS)  # its thread has left the call
             assert [each() for each in references] == [None, None]
         finally:
             gc.enable()
