@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "compatibility.md"
 OPTION = "--write-compatibility"
+# What a host is known to be unable to do is waited for no longer than this.
+IMPATIENT_SECONDS = 1.0
 
 
 def add_option(parser: pytest.Parser) -> None:
@@ -162,3 +164,13 @@ def server(
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture
+def patience(request: pytest.FixtureRequest, hooks: Hooks, server: Server) -> float:
+    """Give the seconds that this test waits for what may never come."""
+    from .raw import CLIENT_SECONDS
+
+    check, limits = check_of(request.node), hooks.matrix.limits
+    limited = any(limit.concerns(server.host.name, server.app, check) for limit in limits)
+    return IMPATIENT_SECONDS if limited else CLIENT_SECONDS

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from hostkit.asgi_hosts import MATRIX
-from hostkit.plugin import Hooks, add_option, certificate, server
+from hostkit.plugin import Hooks, add_option, certificate, patience, server
 
-__all__ = ["certificate", "server"]
+__all__ = ["certificate", "patience", "server"]
 
 pytest.register_assert_rewrite("hostkit.websockets")
 

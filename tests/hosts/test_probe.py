@@ -19,8 +19,6 @@ from hostkit.raw import Exchange, Exchange1, Gone, exchange
 APPS = ("wsgiref.validate", "werkzeug lint")
 BLOCK = bytes(range(256)) * 256
 MIB = 1 << 20
-# For an answer that comes at once or, from a host that is known for it, never.
-IMPATIENT_SECONDS = 2
 
 
 @pytest.fixture
@@ -207,9 +205,9 @@ def test_big_download(get: Any, key: str) -> None:
 
 
 @pytest.mark.spec("FR 7")
-def test_answer_without_reading_the_body(get: Any, server: Server) -> None:
+def test_answer_without_reading_the_body(get: Any, server: Server, patience: float) -> None:
     """A client hears a refusal while its upload is still to come; the next request is served."""
-    with exchange(server, seconds=IMPATIENT_SECONDS) as raw:
+    with exchange(server, seconds=patience) as raw:
         raw.start(b"POST", b"/unread", [(b"content-length", b"50000000")])
         assert raw.head()[0] == 413
     assert get("/page").text == "hello"
@@ -292,9 +290,11 @@ def test_error_page_replaces_the_head(get: Any) -> None:
 
 
 @pytest.mark.spec("FR 29")
-def test_error_after_data_cuts_the_answer(get: Any, server: Server, key: str) -> None:
+def test_error_after_data_cuts_the_answer(
+    get: Any, server: Server, key: str, patience: float
+) -> None:
     """An error after the first chunk never looks like a complete answer; close runs."""
-    with exchange(server, seconds=IMPATIENT_SECONDS) as raw:
+    with exchange(server, seconds=patience) as raw:
         raw.start(b"GET", f"/fail-late?key={key}".encode(), [], end=True)
         with pytest.raises(Gone):
             raw.head()
@@ -417,7 +417,7 @@ def test_expect_100_continue(server: Server) -> None:
 def test_expect_100_continue_refused(server: Server) -> None:
     """An app that answers without reading sends its answer instead of 100."""
     only_over(server, http2=False)
-    with exchange(server, seconds=IMPATIENT_SECONDS) as raw:
+    with exchange(server) as raw:
         assert isinstance(raw, Exchange1)
         fields = [(b"content-length", b"200000"), (b"expect", b"100-continue")]
         raw.start(b"POST", b"/unread", fields)
