@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
+import logging
 import os
 import random
 import sys
@@ -100,6 +101,10 @@ def pytest_configure(config: pytest.Config) -> None:
         given = 0 if _ON_CI else random.SystemRandom().randrange(2**32)
         config.option.hypothesis_seed = str(given)
     config.stash[_SEED] = zlib.crc32(str(given).encode())
+
+
+# In asyncio's debug mode. It says nothing but that the machine is busy, and tests look at what is logged.
+logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing "))
 
 
 def pytest_collection_finish() -> None:

@@ -70,7 +70,6 @@ class ClockLoop(asyncio.SelectorEventLoop):
         self.timers = 0
         self.outside = 0
         super().__init__()
-        self.slow_callback_duration = math.inf
 
     def time(self) -> float:
         return self.now
@@ -682,8 +681,6 @@ async def serving(app: Any, *, complaints: int = 0, **options: Any) -> AsyncIter
         **options: of ``Server``.
     """
     before = asyncio.all_tasks()
-    loop = asyncio.get_running_loop()
-    loop.slow_callback_duration = math.inf  # says nothing but that the machine is busy
     # A test that fails does not wait for what it left.
     options = {"port": 0, "access_log": "off", "graceful_seconds": 5, **options}
     with Complaints() as logged:
