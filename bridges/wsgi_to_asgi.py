@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import sys
 import threading
 from collections.abc import Callable
 from typing import Final, TextIO
 
-from .crossing.pool import ThreadPool
+from .crossing.pool import ThreadPool, WebSocketPool
 from .errors import (
     ClientDisconnected,
     PeerProtocolError,
@@ -27,6 +28,8 @@ from .wsgi.exchange import Exchange
 from .wsgi.files import FileWrapper
 from .wsgi.lifespan import answer_lifespan
 from .wsgi.websocket import DENIAL_EXTENSION, WebSocketBridge
+
+_log = logging.getLogger("bridges.adapters")
 
 _SMALL_BODY_BYTES: Final = 65_536
 _RETRY_AFTER_SECONDS: Final = 1
@@ -55,6 +58,7 @@ class WSGIToASGI:
     """
 
     websocket_pool: ThreadPool | None = None
+    _warned_of_websockets = False
 
     def __init__(
         self,
@@ -172,7 +176,7 @@ class WSGIToASGI:
         elif kind == "websocket" and self._websocket:
             await self._serve_websocket(scope, receive, send)
         elif kind == "websocket":
-            await _refuse_websocket(scope, receive, send)
+            await self._refuse_websocket(scope, receive, send)
         else:
             raise ServerProtocolError(
                 f"WSGIToASGI serves scopes of type http, lifespan and websocket, got {kind!r:.80}",
@@ -266,16 +270,31 @@ class WSGIToASGI:
         finally:
             self._websockets.discard(bridge)
 
+    async def _refuse_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a handshake with 403 (ASGI WebSocket 2.5 "Close - send event" and "Websocket Denial Response")."""
+        if not self._warned_of_websockets:
+            self._warned_of_websockets = True
+            _log.warning(
+                "refused a websocket to %r with 403: set websocket=True if the application takes websockets",
+                self,
+            )
+        await _deny(
+            scope,
+            receive,
+            send,
+            403,
+            "This path is served by a WSGI application, which takes no websockets.",
+            "a WSGI application is served here",
+        )
+
     def _living_websocket_pool(self) -> ThreadPool:
         """Give the pool of websockets, making one at the first of them and after a lifespan has ended the last one."""
         with _making_pool:
             pool = self.websocket_pool
             if pool is None or pool.closed:
-                pool = self.websocket_pool = ThreadPool(
+                pool = self.websocket_pool = WebSocketPool(
                     self._max_websockets,
-                    max_queue=0,
-                    on_thread_exit=None if self.pool is None else self.pool.on_thread_exit,
-                    name="bridges-websocket",
+                    None if self.pool is None else self.pool.on_thread_exit,
                 )
             return pool
 
@@ -332,18 +351,6 @@ async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
     if scope["method"] == "HEAD":
         body = b""
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a handshake with 403 (ASGI WebSocket 2.5 "Close - send event" and "Websocket Denial Response")."""
-    await _deny(
-        scope,
-        receive,
-        send,
-        403,
-        "This path is served by a WSGI application, which takes no websockets.",
-        "a WSGI application is served here",
-    )
 
 
 async def _deny(

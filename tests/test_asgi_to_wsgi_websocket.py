@@ -503,6 +503,20 @@ def test_where_the_socket_is_found(adapt_asyncio: Adapt, place: str) -> None:
     wait(app.over)
 
 
+@pytest.mark.spec("FR 103")
+@pytest.mark.parametrize("key", ["REQUEST_METHOD", "no.such.key"])
+def test_a_key_that_names_no_socket(
+    adapt_asyncio: Adapt, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    """The refusal and the log name it."""
+    adapter = adapt_asyncio(Echo(), lifespan="off", socket_key=key)
+    peer = Peer(_Without(adapter, "gunicorn.socket"), **{"gunicorn.socket": None})  # type: ignore[arg-type]
+    assert peer.result() is None
+    assert [each[:3] for each in peer.statuses] == ["501"]
+    assert key.encode() in peer.body
+    assert "socket_key" in caplog.text
+
+
 class _Without:
     """An application that is called without some key of the environ."""
 

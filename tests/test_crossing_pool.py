@@ -335,6 +335,19 @@ def test_saturation_warns_once(make_pool, caplog):
     release(work, *waiting)
 
 
+@pytest.mark.spec("FR 95")
+def test_a_pool_without_a_queue_warns_when_it_refuses(make_pool, caplog):
+    """Nobody ever waits there, so that the first refusal is what the operator has to learn of."""
+    pool = make_pool(1, max_queue=0)
+    (work,) = begin_held(pool, 1)
+    for _ in range(2):
+        with pytest.raises(PoolSaturated):
+            pool.submit(Work())
+    (record,) = caplog.records
+    assert "requests are refused" in record.getMessage()
+    release(work)
+
+
 def test_saturation_warns_again_after_a_minute(make_pool, caplog, monkeypatch):
     """A pool that is too small for hours says so more than once."""
     real, ahead = time.monotonic, 0.0

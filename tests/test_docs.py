@@ -33,9 +33,11 @@ from websocket_driver import FakeWebSocket
 
 import bridges
 from bridges import ASGIToWSGI, ThreadPool, WSGIToASGI
+from bridges.asgi.websocket import _websocket_scope
 from bridges.asgi_to_wsgi import living_adapters
 from bridges.crossing.pool import _pools
 from bridges.translate.scope import scope_from_environ
+from bridges.websocket.handshake import Handshake
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -521,15 +523,16 @@ FULL_ENVIRON: dict[str, Any] = {
 
 
 def test_every_key_of_the_scope_is_listed() -> None:
-    """scope.md lists each key and extension that a request can have, and none that the fullest request lacks."""
+    """scope.md lists each key and extension of the fullest request and of its websocket, and no other."""
     environ = dict(FULL_ENVIRON)
     setup_testing_defaults(environ)
     scope, _ = scope_from_environ(environ)
+    websocket = _websocket_scope(scope, Handshake([], [], b""))
     page = (DOCS / "reference" / "scope.md").read_text("utf-8")
     cells = re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)
     names = {name for cell in cells for name in _CODE_SPAN.findall(cell)}
 
-    assert names == {*scope, "state", *scope["extensions"]}
+    assert names == {*scope, *websocket, "state", *scope["extensions"], *websocket["extensions"]}
 
 
 def test_every_error_is_explained() -> None:

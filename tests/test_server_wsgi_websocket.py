@@ -108,7 +108,7 @@ async def test_an_application_that_knows_no_sockets_answers_as_ever(
 @pytest.mark.spec("issue 5", "2. an app that raises")
 async def test_refusals_are_responses(anyio_backend: Any) -> None:
     """By the application, by its mistake, or because there are too many; requests are served beside them."""
-    async with serving(app, complaints=1, max_websockets=1, threads=1) as server:
+    async with serving(app, complaints=2, max_websockets=1, threads=1) as server:
         for path, status in (("/plain", 200), ("/fail", 500)):
             with pytest.raises(InvalidStatus) as refused:
                 await connect(url(server, path))

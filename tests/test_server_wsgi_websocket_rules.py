@@ -274,6 +274,8 @@ async def test_an_application_that_goes_on_after_its_client_left() -> None:
         other = socket.driver.connect()
         await other.send(ask())
         assert other.response().status == 503
+        (line,) = socket.driver.complaints.take()
+        assert "raise max_websockets" in line
         assert await socket.calls(lambda: socket.app.ws.send("x")) == [BrokenPipeError]
         await socket.calls(lambda: bool(socket.app.start_response("200 OK", [])))
         await socket.ends()

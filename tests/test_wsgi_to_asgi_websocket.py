@@ -27,6 +27,7 @@ from websocket_driver import (
     Recording,
     adapter_of,
     echo,
+    records_of,
     running,
 )
 from websocket_tools import frame
@@ -88,10 +89,17 @@ async def test_a_server_without_host_field() -> None:
 
 
 @pytest.mark.spec("FR 101")
-async def test_without_the_option_a_websocket_is_refused() -> None:
-    """As before: 403, and the application is not called."""
-    ws = await FakeWebSocket().serve(WSGIToASGI(echo))
-    assert ws.sent[0]["status"] == 403
+async def test_without_the_option_a_websocket_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As before: 403, and the application is not called; whoever forgot the option reads its name, once."""
+    adapter = WSGIToASGI(echo)
+    for _ in range(2):
+        ws = await FakeWebSocket().serve(adapter)
+        assert ws.sent[0]["status"] == 403
+    (record,) = records_of(caplog)
+    assert record.levelname == "WARNING"
+    assert "websocket=True" in record.getMessage()
 
 
 @pytest.mark.spec("ASGI WebSocket 2.5", "Disconnect")
@@ -749,13 +757,38 @@ async def test_a_server_that_cancels_the_websocket() -> None:
     """The application sees the end of its socket, and its thread is free."""
     app = Recording(lambda ws, app: app.seen.extend(ws.all()))
     with adapter_of(app) as adapter:
-        ws = FakeWebSocket()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ws.serve, adapter)
-            await ws.until(lambda ws: ws.accept)
-            tasks.cancel_scope.cancel()
+        await cancel_when_accepted(adapter)
         await until(app.ended)
     assert app.seen == []
+
+
+async def cancel_when_accepted(adapter: WSGIToASGI) -> None:
+    ws = FakeWebSocket()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ws.serve, adapter)
+        await ws.until(lambda ws: ws.accept)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.spec("issue 5", "2. server-initiated close")
+@pytest.mark.parametrize(
+    ("error", "reported"),
+    [(None, False), (ConnectionError(), False), (StopIteration(), False), (KeyError("x"), True)],
+    ids=["return", "ConnectionError", "StopIteration", "KeyError"],
+)
+async def test_how_an_application_ends_that_was_cancelled(
+    caplog: pytest.LogCaptureFixture, error: Exception | None, reported: bool
+) -> None:
+    """The ways to leave a socket are no failures then either, such as an empty list without `start_response`."""
+
+    def act(ws: AppSocket, app: Recording) -> None:
+        ws.all()
+        if error is not None:
+            raise error
+
+    with adapter_of(Recording(act)) as adapter:
+        await cancel_when_accepted(adapter)
+    assert [record.levelname for record in records_of(caplog)] == ["ERROR"] * reported
 
 
 @pytest.mark.spec("issue 5", "Done when: clients that vanish leave memory flat")
@@ -846,4 +879,4 @@ async def test_a_stop_before_the_websocket_has_begun(
             ws._come(connect)
             ws.leaves()
         assert failures == []
-    assert caplog.records == []
+    assert records_of(caplog) == []

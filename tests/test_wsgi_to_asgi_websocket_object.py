@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from driver import EVENT_SECONDS, lifespan, request, until
-from websocket_driver import AppSocket, FakeWebSocket, adapter_of, running
+from websocket_driver import AppSocket, FakeWebSocket, adapter_of, records_of, running
 
 from bridges.crossing.gates import current_gate
 from bridges.errors import ApplicationProtocolError, CrossingError, WebSocketError
@@ -740,8 +740,8 @@ async def test_the_exception_is_the_one_that_the_application_catches(
 
 
 @pytest.mark.spec("issue 5", "2. saturated pool")
-async def test_one_websocket_too_many_is_refused() -> None:
-    """With 503, and its object opens nothing and is let go of."""
+async def test_one_websocket_too_many_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """With 503, its object opens nothing and is let go of, and the log names the option."""
     app = App(echo)
     with adapter_of(app, max_websockets=1) as adapter:
         first = FakeWebSocket()
@@ -751,6 +751,8 @@ async def test_one_websocket_too_many_is_refused() -> None:
             first.leaves()
         assert failures == []
     assert second.sent[0]["status"] == 503
+    (record,) = records_of(caplog)
+    assert "raise max_websockets" in record.getMessage()
 
 
 @pytest.mark.spec("issue 5", "2. the pool's shutdown and lifespan end")
@@ -791,8 +793,8 @@ async def test_a_stop_while_the_object_is_unused() -> None:
 
 
 @pytest.mark.spec("issue 5", "2. server-initiated close")
-async def test_a_server_that_cancels_the_websocket() -> None:
-    """The application gets None, a send that waits raises, and both threads are free."""
+async def test_a_server_that_cancels_the_websocket(caplog: pytest.LogCaptureFixture) -> None:
+    """The application gets None, a send that waits raises, both threads are free, and nothing has failed."""
     sending = threading.Event()
 
     async def hold(message: Any) -> None:
@@ -821,6 +823,7 @@ async def test_a_server_that_cancels_the_websocket() -> None:
             tasks.cancel_scope.cancel()
         await until(app.ended)
     assert sorted(app.seen, key=str) == [None, "raised"]
+    assert records_of(caplog) == []
 
 
 @pytest.mark.spec("FR 102")

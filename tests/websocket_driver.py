@@ -8,6 +8,7 @@ still waits while the websocket is closed, are each a ``Misuse``. The test decid
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections import deque
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 
 import anyio
 import anyio.lowlevel
+import pytest
 from driver import EVENT_SECONDS, Misuse
 from websocket_tools import BINARY, CLOSE, PING, PONG, TEXT, frame
 from wsproto.utilities import generate_accept_token
@@ -51,6 +53,11 @@ def websocket_scope(path: str = "/", **extra: Any) -> dict[str, Any]:
         "extensions": DENIAL,
         **extra,
     }
+
+
+def records_of(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Give what bridges has logged; asyncio says of a slow callback that the machine is busy."""
+    return [record for record in caplog.records if record.name.startswith("bridges")]
 
 
 class FakeWebSocket:
@@ -328,6 +335,7 @@ __all__ = [
     "Recording",
     "adapter_of",
     "echo",
+    "records_of",
     "running",
     "websocket_scope",
 ]

@@ -199,23 +199,26 @@ def find_socket(environ: Environ, key: str | None) -> HostSocket | str:
         key: under which some host puts it, besides those that are known.
     """
     source = environ.get("wsgi.input")
-    lent = next(
-        (environ[each] for each in (key, *_KEYS) if each is not None and each in environ), None
-    )
+    name = next((each for each in (key, *_KEYS) if each is not None and each in environ), "")
+    lent = environ.get(name)
     if lent is None:
         # gevent's pywsgi, cheroot and wsgiref have it beneath the body only.
         raw = getattr(getattr(source, "rfile", source), "raw", None)
         lent = getattr(raw, "_sock", None)
     if lent is not None:
-        return HostSocket(lent, source)
+        return HostSocket(lent, source) if hasattr(lent, "fileno") else _wrong(name, "is no socket")
     uwsgi = sys.modules.get("uwsgi")
     # The one type that knows its request, in whatever thread it is asked.
     if source is None or uwsgi is None or type(source).__module__ != "uwsgi":
-        return _NOT_GIVEN
+        return _NOT_GIVEN if key is None else _wrong(key, "is not there")
     try:
         return _why_not_by_uwsgi(environ, uwsgi.opt) or UWSGISocket(source.fileno())
     except OSError:
         return "uWSGI has closed the connection"
+
+
+def _wrong(key: str, how: str) -> str:
+    return f"environ[{key!r:.80}] {how}; socket_key names the key under which this server puts the client's socket"
 
 
 def _why_not_by_uwsgi(environ: Environ, options: Mapping[str, Any]) -> str:

@@ -160,17 +160,19 @@ class ThreadPool:
             if crew.closed:
                 raise PoolClosed("this thread pool was shut down: make a new one")
             waiting = crew.unfinished - self.max_threads
-            if self.max_queue is not None and waiting >= self.max_queue:
-                raise PoolSaturated(
-                    f"all {self.max_threads} threads are busy and {waiting} requests are waiting:"
-                    " raise max_threads or max_queue"
-                )
-            crew.jobs.append(ticket)
-            crew.unfinished += 1
-            if not crew.waking:
-                crew.wake_one()
+            is_full = self.max_queue is not None and waiting >= self.max_queue
+            if not is_full:
+                crew.jobs.append(ticket)
+                crew.unfinished += 1
+                if not crew.waking:
+                    crew.wake_one()
         if waiting >= 0:
             self._warn_of_saturation()
+        if is_full:
+            raise PoolSaturated(
+                f"all {self.max_threads} threads are busy and {waiting} requests are waiting:"
+                " raise max_threads or max_queue"
+            )
         return ticket, waiting < 0
 
     def withdraw(self, ticket: Ticket) -> bool:
@@ -223,11 +225,39 @@ class ThreadPool:
         if self._warned_at is None or now - self._warned_at > _WARNING_INTERVAL_SECONDS:
             self._warned_at = now
             _log.warning(
-                "all %d threads of pool %r are busy: requests are waiting (raise max_threads, or set max_queue"
-                " and queue_seconds to answer 503 instead)",
+                "all %d threads of pool %r are busy: %s",
                 self.max_threads,
                 self.name,
+                self._what_saturation_does(),
             )
+
+    def _what_saturation_does(self) -> str:
+        if self.max_queue == 0:
+            return "requests are refused (raise max_threads, which the server calls threads, or max_queue)"
+        return (
+            "requests are waiting (raise max_threads, which the server calls threads, or set max_queue and"
+            " queue_seconds to answer 503 instead)"
+        )
+
+
+class WebSocketPool(ThreadPool):
+    """Threads of websockets: each holds one for its whole life, so that a further one does not wait but is refused."""
+
+    def __init__(
+        self, max_websockets: int, on_thread_exit: Callable[[], object] | None = None
+    ) -> None:
+        """Configure it.
+
+        Args:
+            max_websockets: most websockets at one time.
+            on_thread_exit: as for ``ThreadPool``.
+        """
+        super().__init__(
+            max_websockets, max_queue=0, on_thread_exit=on_thread_exit, name="bridges-websocket"
+        )
+
+    def _what_saturation_does(self) -> str:
+        return "websockets are refused (raise max_websockets)"
 
 
 class _Crew:

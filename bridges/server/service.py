@@ -12,7 +12,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 from ..crossing.gates import copy_context_for_thread, open_gate
-from ..crossing.pool import ThreadPool
+from ..crossing.pool import ThreadPool, WebSocketPool
 from ..translate.forwarded import TrustedPeers
 from ..typing import ASGIApplication, WSGIApplication
 from ..wsgi.files import FileWrapper
@@ -79,9 +79,7 @@ class Service:
             config.threads, max_queue=config.max_queue, queue_seconds=config.queue_seconds
         )
         # On top of the others, so that open websockets never keep requests waiting.
-        self.websocket_pool = ThreadPool(
-            max(1, config.max_websockets), max_queue=0, name="bridges-websocket"
-        )
+        self.websocket_pool = WebSocketPool(max(1, config.max_websockets))
         self.base_environ: dict[str, Any] = {
             "wsgi.version": (1, 0),
             "wsgi.multithread": config.threads > 1,

@@ -43,11 +43,13 @@ class Call:
     Attributes:
         nobody_waits: set by the loop's side when it has gone before the call's end, so that failures are logged.
         last_act: called at the end of the application, in its thread, before that is told to the loop.
+        forgives: asked in the thread whether a failure is none, when nobody waits who would be asked on the loop.
     """
 
     # What most calls never change stands here: setting it for each of them would cost.
     nobody_waits = False
     last_act: Callable[[], object] | None = None
+    forgives: Callable[[BaseException], bool] | None = None
     _trailers: Callable[[], Iterable[tuple[str, str]]] | None = None
     _body_ended = False
     _watching = False
@@ -104,14 +106,16 @@ class Call:
         failure, self._failure = self._failure, None
         try:
             if failure is not None and self.nobody_waits:
-                _log.error(
-                    "%s failed after its request had ended", self._app_name, exc_info=failure
-                )
+                self._report(failure)
             self._pipe.end(self._last_items, failure)
         except CrossingError:
             _log.debug("the event loop ended before %s did", self._app_name)
         finally:
             del failure  # the exception holds this frame, and the frame would hold the exception
+
+    def _report(self, failure: BaseException) -> None:
+        if self.forgives is None or not self.forgives(failure):
+            _log.error("%s failed after its request had ended", self._app_name, exc_info=failure)
 
     def abandon(self) -> None:
         """Learn that the pool was shut down before the call began."""

@@ -53,6 +53,7 @@ class Exchange:
         buffer_bytes: int,
         extensions: Mapping[str, Any],
         last_act: Callable[[], object] | None = None,
+        forgives: Callable[[BaseException], bool] | None = None,
     ) -> None:
         """Prepare an exchange; on the loop.
 
@@ -65,6 +66,7 @@ class Exchange:
             buffer_bytes: bytes that may be under way, each way.
             extensions: of ASGI that the server offers for the response.
             last_act: called in the thread when the application has ended.
+            forgives: asked in the thread whether a failure is none, when the server has cancelled this.
         """
         self._receive = receive
         self._send = send
@@ -76,6 +78,8 @@ class Exchange:
         )
         if last_act is not None:
             self._call.last_act = last_act
+        if forgives is not None:
+            self._call.forgives = forgives
 
     def stream_body(self, environ: Environ, begun: list[bytes], meter: BodyMeter) -> None:
         """Give the application a body that is received while it reads.

@@ -216,6 +216,7 @@ class WebSocketBridge:
             self._buffer_bytes,
             {},
             self._end_call,
+            self._forgives,
         )
 
     async def _serve(self, pool: ThreadPool) -> BaseException | None:
@@ -262,12 +263,14 @@ class WebSocketBridge:
         """
         if isinstance(failure, ConnectionError | WebSocketError) and (self._closed or self._gone):
             return True
-        if not self._is_used():
-            return False
-        if isinstance(failure, ApplicationError):
-            return isinstance(failure.__cause__, StopIteration)
-        bare = type(failure) is ConnectionError and not failure.args
-        return bare or isinstance(failure, ApplicationProtocolError)
+        return self._is_used() and _is_a_way_to_leave(failure)
+
+    def _forgives(self, failure: BaseException) -> bool:
+        """Tell the same when the server has cancelled the websocket; in the thread of the application."""
+        opened = self._open or self._object.opening is not None
+        return opened and (
+            isinstance(failure, ConnectionError | WebSocketError) or _is_a_way_to_leave(failure)
+        )
 
     def _is_used(self) -> bool:
         """Tell whether the application has chosen one of its ways."""
@@ -441,3 +444,10 @@ class WebSocketBridge:
         """End both ways, whichever it is."""
         self._object.shut()
         self._socket.shut()
+
+
+def _is_a_way_to_leave(failure: BaseException) -> bool:
+    if isinstance(failure, ApplicationError):
+        return isinstance(failure.__cause__, StopIteration)
+    bare = type(failure) is ConnectionError and not failure.args
+    return bare or isinstance(failure, ApplicationProtocolError)
