@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import io
@@ -374,6 +375,25 @@ def test_the_application_fails(adapt: Adapt, caplog: pytest.LogCaptureFixture) -
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert record.getMessage().endswith("failed in a websocket")
     assert isinstance(record.exc_info[1], ValueError)  # type: ignore[index]
+
+
+@pytest.mark.spec("FR 59")
+def test_the_application_cancels_itself(
+    adapt_asyncio: Adapt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else has ended it, so that it has failed as by any exception."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        raise asyncio.CancelledError
+
+    peer = begin(new(adapt_asyncio, app))
+    assert peer.read_close() == (1011, "")
+    peer.send(tools.close(1011))
+    peer.over()
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert record.getMessage().endswith("failed in a websocket")
 
 
 @pytest.mark.spec("ASGI WebSocket 2.5", "Close")
