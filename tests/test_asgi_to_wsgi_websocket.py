@@ -30,7 +30,7 @@ import bridges.asgi_to_wsgi
 from bridges import ASGIToWSGI, errors
 from bridges.asgi.host_socket import HostSocket, UWSGISocket
 from bridges.asgi.websocket import WebSocketPump
-from bridges.asgi_to_wsgi import dismiss_in
+from bridges.asgi_to_wsgi import dismiss_in, stop_websockets
 from bridges.typing import Message, Receive, Scope, Send
 
 pytest_plugins = ["wsgi_driver"]
@@ -685,13 +685,14 @@ def test_a_client_waits_for_a_slow_application(adapt: Adapt) -> None:
 
 
 @pytest.mark.spec("field-reports", "FR 114")
-@pytest.mark.parametrize("way", ["close", "dismiss"])
+@pytest.mark.parametrize("way", ["close", "dismiss", "stop"])
 def test_a_stop_tells_client_and_application(adapt: Adapt, way: str) -> None:
     """Both learn 1001: at ``close``, and when the host is about to end its worker."""
     app = Echo()
     adapter = new(adapt, app)
     peer = begin(adapter)
-    closing = InThread(adapter.close if way == "close" else lambda: dismiss_in(60))
+    ways = {"close": adapter.close, "dismiss": lambda: dismiss_in(60), "stop": stop_websockets}
+    closing = InThread(ways[way])
     assert peer.read_close() == (1001, "the server is stopping")
     peer.send(tools.close(1001))
     peer.over()
@@ -700,8 +701,24 @@ def test_a_stop_tells_client_and_application(adapt: Adapt, way: str) -> None:
 
 
 @pytest.mark.spec("field-reports", "FR 114")
-def test_a_stop_ends_an_application_that_goes_on(adapt: Adapt) -> None:
-    """It is cancelled after its grace time, and the client that does not close is cut."""
+def test_a_websocket_that_begins_after_a_stop_is_closed(adapt: Adapt) -> None:
+    """It may be the very request that was one too many for its worker."""
+    app = Echo()
+    adapter = new(adapt, app)
+    adapter.start()
+    stop_websockets()
+    peer = begin(adapter)
+    assert peer.read_close() == (1001, "the server is stopping")
+    peer.send(tools.close(1001))
+    peer.over()
+    assert app.end()["code"] == 1001
+
+
+@pytest.mark.spec("field-reports", "FR 114")
+def test_a_stop_ends_an_application_that_goes_on(
+    adapt: Adapt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is cancelled after its grace time, which is no failure, and the client that does not close is cut."""
     cancelled = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -719,6 +736,7 @@ def test_a_stop_ends_an_application_that_goes_on(adapt: Adapt) -> None:
     assert peer.read_close()[0] == 1001
     assert peer.is_closed()
     peer.over()
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 class Killed(BaseException):
