@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import ssl
+import struct
 import sys
 import threading
 import weakref
@@ -649,6 +650,48 @@ def test_tls_that_cannot_write_all_of_a_message_goes_on_with_it(adapt_asyncio: A
     assert peer.read_close() == (1000, "")
     assert app.end()["code"] == 1000
     assert isinstance(peer.result(), BrokenPipeError)
+
+
+@pytest.mark.spec("issue 5", "Done when: half-open peers end with the right code")
+@pytest.mark.parametrize("way", ["end of TLS", "end", "reset", "silence"])
+def test_a_client_over_tls_that_takes_nothing_more(
+    adapt_asyncio: Adapt, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However it leaves, or if it stays: what could not be written goes, and the thread is free."""
+    stuck, over = threading.Event(), threading.Event()
+    ends: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                with anyio.move_on_after(0.1) as soon:
+                    await send({"type": "websocket.send", "bytes": b"x" * 100_000})
+                if soon.cancelled_caught:
+                    stuck.set()
+        except errors.ClientDisconnected:
+            ends.append((await receive())["code"])
+        over.set()
+
+    limits = {"websocket_ping_seconds": 0.3, "websocket_pong_seconds": 0.3}
+    adapter = new(adapt_asyncio, app, **(limits if way == "silence" else {}))
+    peer = TLSPeer(adapter, **{"wsgi.url_scheme": "https"})
+    assert peer.read_head().startswith(ACCEPTED)
+    wait(stuck)
+    if way == "end of TLS":
+        # It is said, and data in the place of the answer found.
+        with pytest.raises(ssl.SSLError):
+            peer.client.unwrap()  # type: ignore[attr-defined]  # a client without TLS has none
+    if way == "reset":
+        linger = struct.pack("ii", 1, 0)
+        peer.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    if way in ("end", "reset"):
+        peer.client.close()
+    assert isinstance(peer.result(), BrokenPipeError)
+    wait(over)
+    assert ends == [1006]
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 @pytest.mark.spec("behaviours.md", "Backpressure")
