@@ -248,14 +248,26 @@ _living: weakref.WeakSet[ASGIToWSGI] = weakref.WeakSet()
 def dismiss_in(seconds: float) -> None:
     """Tell all requests of this process that are under way in ``seconds`` from now that the server is stopping.
 
-    Their applications get ``http.disconnect``; those that go on are cancelled after the grace time. May be called by a
-    signal handler.
+    Their applications get ``http.disconnect``; those that go on are cancelled after the grace time. Websockets are
+    stopped at once. May be called by a signal handler.
     """
+    _tell_services(lambda service: service.dismiss_in(seconds))
+
+
+def stop_websockets() -> None:
+    """Close all websockets of this process with 1001, and those that are still to come as soon as they are accepted.
+
+    From any thread; may be called by a signal handler.
+    """
+    _tell_services(lambda service: service.stop_websockets())
+
+
+def _tell_services(tell: Callable[[Service], object]) -> None:
     for adapter in living_adapters():
         service = adapter._service
         if service is not None and service.is_open and not service.closed:
             try:
-                service.dismiss_in(seconds)
+                tell(service)
             except CrossingError:
                 pass  # it ends just now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import io
@@ -11,6 +12,7 @@ import re
 import signal
 import socket
 import ssl
+import struct
 import sys
 import threading
 import weakref
@@ -29,7 +31,7 @@ import bridges.asgi_to_wsgi
 from bridges import ASGIToWSGI, errors
 from bridges.asgi.host_socket import HostSocket, UWSGISocket
 from bridges.asgi.websocket import WebSocketPump
-from bridges.asgi_to_wsgi import dismiss_in
+from bridges.asgi_to_wsgi import dismiss_in, stop_websockets
 from bridges.typing import Message, Receive, Scope, Send
 
 pytest_plugins = ["wsgi_driver"]
@@ -376,6 +378,25 @@ def test_the_application_fails(adapt: Adapt, caplog: pytest.LogCaptureFixture) -
     assert isinstance(record.exc_info[1], ValueError)  # type: ignore[index]
 
 
+@pytest.mark.spec("FR 59")
+def test_the_application_cancels_itself(
+    adapt_asyncio: Adapt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else has ended it, so that it has failed as by any exception."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        raise asyncio.CancelledError
+
+    peer = begin(new(adapt_asyncio, app))
+    assert peer.read_close() == (1011, "")
+    peer.send(tools.close(1011))
+    peer.over()
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert record.getMessage().endswith("failed in a websocket")
+
+
 @pytest.mark.spec("ASGI WebSocket 2.5", "Close")
 def test_the_application_returns(adapt: Adapt) -> None:
     """That is a normal close."""
@@ -645,6 +666,48 @@ def test_tls_that_cannot_write_all_of_a_message_goes_on_with_it(adapt_asyncio: A
     assert isinstance(peer.result(), BrokenPipeError)
 
 
+@pytest.mark.spec("issue 5", "Done when: half-open peers end with the right code")
+@pytest.mark.parametrize("way", ["end of TLS", "end", "reset", "silence"])
+def test_a_client_over_tls_that_takes_nothing_more(
+    adapt_asyncio: Adapt, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However it leaves, or if it stays: what could not be written goes, and the thread is free."""
+    stuck, over = threading.Event(), threading.Event()
+    ends: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                with anyio.move_on_after(0.1) as soon:
+                    await send({"type": "websocket.send", "bytes": b"x" * 100_000})
+                if soon.cancelled_caught:
+                    stuck.set()
+        except errors.ClientDisconnected:
+            ends.append((await receive())["code"])
+        over.set()
+
+    limits = {"websocket_ping_seconds": 0.3, "websocket_pong_seconds": 0.3}
+    adapter = new(adapt_asyncio, app, **(limits if way == "silence" else {}))
+    peer = TLSPeer(adapter, **{"wsgi.url_scheme": "https"})
+    assert peer.read_head().startswith(ACCEPTED)
+    wait(stuck)
+    if way == "end of TLS":
+        # It is said, and data in the place of the answer found.
+        with pytest.raises(ssl.SSLError):
+            peer.client.unwrap()  # type: ignore[attr-defined]  # a client without TLS has none
+    if way == "reset":
+        linger = struct.pack("ii", 1, 0)
+        peer.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    if way in ("end", "reset"):
+        peer.client.close()
+    assert isinstance(peer.result(), BrokenPipeError)
+    wait(over)
+    assert ends == [1006]
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
 @pytest.mark.spec("behaviours.md", "Backpressure")
 def test_a_client_waits_for_a_slow_application(adapt: Adapt) -> None:
     """Reading stops when enough waits, and all of it is given later, in order."""
@@ -679,13 +742,14 @@ def test_a_client_waits_for_a_slow_application(adapt: Adapt) -> None:
 
 
 @pytest.mark.spec("field-reports", "FR 114")
-@pytest.mark.parametrize("way", ["close", "dismiss"])
+@pytest.mark.parametrize("way", ["close", "dismiss", "stop"])
 def test_a_stop_tells_client_and_application(adapt: Adapt, way: str) -> None:
     """Both learn 1001: at ``close``, and when the host is about to end its worker."""
     app = Echo()
     adapter = new(adapt, app)
     peer = begin(adapter)
-    closing = InThread(adapter.close if way == "close" else lambda: dismiss_in(60))
+    ways = {"close": adapter.close, "dismiss": lambda: dismiss_in(60), "stop": stop_websockets}
+    closing = InThread(ways[way])
     assert peer.read_close() == (1001, "the server is stopping")
     peer.send(tools.close(1001))
     peer.over()
@@ -694,8 +758,24 @@ def test_a_stop_tells_client_and_application(adapt: Adapt, way: str) -> None:
 
 
 @pytest.mark.spec("field-reports", "FR 114")
-def test_a_stop_ends_an_application_that_goes_on(adapt: Adapt) -> None:
-    """It is cancelled after its grace time, and the client that does not close is cut."""
+def test_a_websocket_that_begins_after_a_stop_is_closed(adapt: Adapt) -> None:
+    """It may be the very request that was one too many for its worker."""
+    app = Echo()
+    adapter = new(adapt, app)
+    adapter.start()
+    stop_websockets()
+    peer = begin(adapter)
+    assert peer.read_close() == (1001, "the server is stopping")
+    peer.send(tools.close(1001))
+    peer.over()
+    assert app.end()["code"] == 1001
+
+
+@pytest.mark.spec("field-reports", "FR 114")
+def test_a_stop_ends_an_application_that_goes_on(
+    adapt: Adapt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is cancelled after its grace time, which is no failure, and the client that does not close is cut."""
     cancelled = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -713,6 +793,7 @@ def test_a_stop_ends_an_application_that_goes_on(adapt: Adapt) -> None:
     assert peer.read_close()[0] == 1001
     assert peer.is_closed()
     peer.over()
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 class Killed(BaseException):

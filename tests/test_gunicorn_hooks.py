@@ -13,6 +13,7 @@ import anyio
 import pytest
 from wsgi_driver import Adapt, InThread, app_of, body, serve, start, wait
 
+import bridges.gunicorn
 from bridges import errors
 from bridges.asgi_to_wsgi import living_adapters
 from bridges.gunicorn import post_worker_init, worker_exit
@@ -21,14 +22,31 @@ from bridges.typing import Receive, Scope, Send
 pytest_plugins = ["wsgi_driver"]
 
 
+class Worker:
+    """A worker that is to stop at once.
+
+    Attributes:
+        stopped: signals that its own handler got.
+    """
+
+    def __init__(self) -> None:
+        self.cfg = SimpleNamespace(graceful_timeout=0)
+        self.alive = True
+        self.stopped: list[int] = []
+
+    def handle_exit(self, number: int, frame: object) -> None:
+        self.stopped.append(number)
+        self.alive = False
+
+
 @pytest.fixture
 def worker() -> Iterator[Any]:
-    """Give a worker that stops at once, and has put its own handler in place, as gunicorn's has."""
+    """Give a worker that has put its own handler in place, as gunicorn's has."""
     gc.collect()  # the hooks start every adapter that lives, those of other tests too
     before = signal.getsignal(signal.SIGTERM)
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    yield SimpleNamespace(cfg=SimpleNamespace(graceful_timeout=0), stopped=stopped)
+    worker = Worker()
+    signal.signal(signal.SIGTERM, worker.handle_exit)
+    yield worker
     signal.signal(signal.SIGTERM, before)
     for adapter in living_adapters():  # those of other tests, which the hook has started
         adapter.close()
@@ -96,6 +114,23 @@ def test_a_stop_tells_streams_and_gunicorn(adapt_asyncio: Adapt, worker: Any) ->
     assert worker.stopped == [signal.SIGTERM]
     with pytest.raises(errors.ClientDisconnected, match="stopping"):
         stream.result()
+
+
+@pytest.mark.spec("FR 114")
+def test_a_worker_that_is_to_end_tells_it(
+    adapt_asyncio: Adapt, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gunicorn sets ``alive`` to False, whatever the reason; to gunicorn it is the worker that it was."""
+    told: list[bool] = []
+    monkeypatch.setattr(bridges.gunicorn, "stop_websockets", lambda: told.append(worker.alive))
+    post_worker_init(worker)
+    assert worker.alive
+    worker.alive = True
+    assert told == []
+    worker.alive = False
+    assert told == [False]
+    assert isinstance(worker, Worker)
+    assert type(worker).__name__ == "Worker"
 
 
 @pytest.mark.spec("FR 65")

@@ -523,9 +523,9 @@ async def test_an_application_that_goes_on_has_a_grace_time(accepts: bool) -> No
         assert entry.status == (101 if accepts else 0)
 
 
-@pytest.mark.parametrize("error", [ClientDisconnected("it left"), None])
+@pytest.mark.parametrize("error", [ClientDisconnected("it left"), asyncio.CancelledError(), None])
 async def test_an_application_that_ends_by_the_disconnect(error: BaseException | None) -> None:
-    """Whether it lets the exception through or returns: nothing is logged, and nobody is cancelled later."""
+    """Whether it lets the exception through, is cancelled or returns: nothing is logged, nobody is cancelled later."""
     async with opened() as socket:
         await socket.client.leave()
         await socket.does(error or RETURN)

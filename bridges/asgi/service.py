@@ -92,6 +92,7 @@ class Service:
         self._begun = False
         self._warned_of_dropped = False
         self._closing = False
+        self._stopping = False
         self._process = os.getpid()
 
     # In a host's thread.
@@ -155,6 +156,10 @@ class Service:
 
         self.portal.gate.ring(dismiss)
 
+    def stop_websockets(self) -> None:
+        """Tell websockets that the server is stopping, those that are still to come included."""
+        self.portal.gate.ring(self._stop_all)
+
     def _lose_all(self) -> None:
         """Tell the requests whose tasks the loop's end has left; in the loop's thread."""
         for request in tuple(self._under_way):
@@ -173,6 +178,7 @@ class Service:
             )
 
     def _stop_all(self) -> None:
+        self._stopping = True
         for request in tuple(self._under_way):
             request.stop()
 
@@ -206,6 +212,8 @@ class Service:
         if self.portal.closed or self._closing:
             raise CrossingError(_CLOSED)
         self._under_way.add(request)
+        if self._stopping:
+            request.stop()
         return self.portal.spawn(work, context)
 
     def ended(self, request: UnderWay) -> None:

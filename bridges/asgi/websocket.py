@@ -17,7 +17,6 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..crossing.mail import Mail
-from ..crossing.portal import is_cancellation
 from ..errors import ClientDisconnected, CrossingError
 from ..typing import Environ, Message, StartResponse
 from ..websocket.asgi import DENIAL_EXTENSION, WebSocketMessages
@@ -264,9 +263,7 @@ class WebSocketExchange(Exchange):
             super()._report(failure)
             return
         name = self._service.app_name
-        if is_cancellation(failure) or (
-            self._session.disconnect is not None and comes_of_leaving(failure)
-        ):
+        if self._session.disconnect is not None and comes_of_leaving(failure):
             _log.debug("%s was ended by the end of its websocket: %r", name, failure)
         else:
             _log.error("%s failed in a websocket", name, exc_info=failure)

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..asgi_to_wsgi import dismiss_in, living_adapters
+from ..asgi_to_wsgi import dismiss_in, living_adapters, stop_websockets
 from ..crossing.registry import end_all
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def post_worker_init(worker: Any) -> None:
 
     A graceful stop (SIGTERM) leaves requests half of ``graceful_timeout``. Then streams that have no end by themselves
     are told of it by ``http.disconnect``, so that the lifespan's shutdown still runs before gunicorn kills the worker.
-    Websockets are closed with 1001 at once.
+    Websockets are closed with 1001 at once; after ``max_requests`` and a change that ``reload`` has seen, too.
 
     A worker of the class ``sync`` that serves a websocket is not killed after ``timeout``, as long as its event loop
     answers.
@@ -65,6 +65,7 @@ def post_worker_init(worker: Any) -> None:
     for adapter in living_adapters():
         adapter.heartbeat = heartbeat
         adapter.start()
+    _call_at_end_of(worker, stop_websockets)
     gunicorns_own: Any = signal.getsignal(signal.SIGTERM)
 
     def end_streams(number: int, frame: FrameType | None) -> None:
@@ -74,6 +75,25 @@ def post_worker_init(worker: Any) -> None:
             gunicorns_own(number, frame)
 
     signal.signal(signal.SIGTERM, end_streams)
+
+
+def _call_at_end_of(worker: Any, told: Callable[[], object]) -> None:
+    """Have ``told`` called as soon as the worker is to end, for whatever reason; from any thread.
+
+    gunicorn has a hook for some reasons only; for all of them it sets ``alive`` to False.
+    """
+    kind: Any = type(worker)
+
+    def alive(self: Any) -> bool:
+        found: bool = vars(self)["alive"]
+        return found
+
+    def set_alive(self: Any, alive: bool) -> None:
+        vars(self)["alive"] = alive
+        if not alive:
+            told()
+
+    worker.__class__ = type(kind.__name__, (kind,), {"alive": property(alive, set_alive)})
 
 
 def _heartbeat_of(worker: Any) -> tuple[Callable[[], object], float] | None:

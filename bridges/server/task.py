@@ -120,8 +120,9 @@ class TaskExchange(Exchange):
     def report(self, failure: BaseException) -> None:
         """Log what the application raised, and answer it if that still goes."""
         name = self.connection.service.app_name
-        if (self.has_left and isinstance(failure, ClientDisconnected)) or (
-            self._called_off and isinstance(failure, asyncio.CancelledError)
+        # Told of its end, it may cancel itself; and what has not ended at the server's stop is cancelled by that.
+        if (self.has_left or self._called_off) and isinstance(
+            failure, ClientDisconnected | asyncio.CancelledError
         ):
             _log.debug("%s was ended by its client's leaving: %r", name, failure)
         elif self.too_late:

@@ -340,3 +340,23 @@ def test_a_websocket_outlives_the_timeout_and_ends_with_the_worker(
     assert server.process.wait(STOP_SECONDS) == 0
     assert "WORKER TIMEOUT" not in server.log
     assert noted(server, "end", 1) == [1001]
+
+
+@pytest.mark.spec("FR 103")
+def test_websockets_end_with_a_worker_that_has_served_enough(begin: Starter) -> None:
+    """--max-requests closes those that are open and the one too many with 1001, long before --graceful-timeout."""
+    hooks = "from bridges.gunicorn import post_worker_init, worker_exit\n"
+    # What asks whether the server is up is the first one.
+    options = ("--max-requests", "3", "--graceful-timeout", "600")
+    server = begin("gthread", "", *options, conf=hooks)
+    assert isinstance(server, _Server)
+    with server.connect() as open_one, server.connect() as one_too_many:
+        for ws in (open_one, one_too_many):
+            with pytest.raises(ConnectionClosed):
+                ws.recv(STOP_SECONDS)
+            assert ws.close_code == 1001
+    assert noted(server, "end", 2) == [1001, 1001]
+    assert server.logs("Worker exiting")
+    with server.connect() as ws:
+        ws.send("hi")
+        assert ws.recv(STOP_SECONDS) == "hi"
