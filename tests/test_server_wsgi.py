@@ -587,6 +587,33 @@ async def test_a_slow_client_that_leaves_frees_the_thread() -> None:
         assert result.closed == [result.thread]
 
 
+@pytest.mark.spec("FR 35")
+@pytest.mark.parametrize("before", [[], [b"first"]], ids=["no head", "a head"])
+async def test_an_application_that_yields_nothing_ends_with_its_client(before: list[bytes]) -> None:
+    """Empty chunks, which some yield while they wait, send nothing that could fail."""
+    resume = threading.Event()
+    steps: list[str] = []
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            yield from before
+            yield b""
+            resume.wait()
+            yield b""
+            steps.append("went on")
+        finally:
+            steps.append("ended")
+
+    async with driving(app) as driver:
+        client = driver.connect()
+        await client.send(get())
+        await client.leave()
+        resume.set()
+        await driver.settle()
+        assert steps == ["ended"]
+
+
 async def test_the_application_can_ask_whether_the_client_is_there() -> None:
     """Also where it sends nothing for a while."""
     asked = [threading.Event(), threading.Event()]

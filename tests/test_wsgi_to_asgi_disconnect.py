@@ -406,6 +406,40 @@ async def test_an_idle_generator_is_ended_at_its_next_step() -> None:
 
 
 @pytest.mark.spec("FR 35")
+@pytest.mark.parametrize("before", [[], [b"first"]], ids=["no head", "a head"])
+async def test_an_application_that_yields_nothing_ends_with_its_client(before: list[bytes]) -> None:
+    """Empty chunks, which some yield while they wait, send nothing that could fail."""
+    yielding, resume = threading.Event(), threading.Event()
+    steps: list[str] = []
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            yield from before
+            yield b""
+            yielding.set()
+            assert resume.wait(EVENT_SECONDS)
+            yield b""
+            steps.append("went on")
+        finally:
+            steps.append("ended")
+
+    server = server_for()
+    adapter = WSGIToASGI(app, max_threads=1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, adapter)
+        await until(yielding)
+        while server.body != b"".join(before):
+            await anyio.sleep(0)
+        server.leave()
+        while not server.told:
+            await anyio.sleep(0)
+        resume.set()
+    assert steps == ["ended"]
+    await assert_all_threads_free(adapter)
+
+
+@pytest.mark.spec("FR 35")
 async def test_the_application_can_ask_whether_the_client_left() -> None:
     """``bridges.client_disconnected`` turns true while the application polls, though it sends nothing."""
     answers: list[bool] = []

@@ -253,6 +253,7 @@ class Call:
         for chunk in iterator:
             body = state.feed(chunk)
             if not chunk:
+                self._end_with_client()
                 continue
             self._send_piece(body)
             if state.plain:
@@ -274,6 +275,14 @@ class Call:
             body = chunk if type(chunk) is bytes else feed(chunk)
             if body:
                 put((body,), len(body))
+            else:
+                self._end_with_client()
+
+    def _end_with_client(self) -> None:
+        """End a response that yields nothing for now, as some do while they wait, when its client has left."""
+        self.client_disconnected()
+        if self._pipe.closed is not None:
+            raise self._pipe.closed
 
     def _send_piece(self, body: bytes, last: bool = False) -> None:
         """Send a piece of the body together with what goes before and after it: the head, and the end."""
@@ -288,6 +297,8 @@ class Call:
             items.append(Note.END_OF_BODY)
         if items:
             self._pipe.put_all(items, len(body))
+        else:
+            self._end_with_client()
 
     def _trailer_messages(self) -> list[Item]:
         if self._trailers is None:
